@@ -1,0 +1,41 @@
+// The umbel binary: the first word picks the command.
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+
+#include "cli/commands.h"
+#include "process/confined.h"
+#include "process/process.h"
+
+namespace {
+
+constexpr const char* kHelp = R"(umbel - federated learning as an operation
+
+Usage: umbel COMMAND [options]
+
+Commands:
+  superlink   Serve SuperNodes, ServerApps and the flwr command (in place of flower-superlink)
+  supernode   Run ClientApps at a site (in place of flower-supernode)
+
+Other:
+  umbel COMMAND --help    what a command takes, with examples
+  umbel --version
+)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view command = argc > 1 ? argv[1] : "--help";
+  if (command == "superlink") return umbel::cli::SuperLinkCommand(argc - 1, argv + 1);
+  if (command == "supernode") return umbel::cli::SuperNodeCommand(argc - 1, argv + 1);
+  if (command == "guard") return umbel::process::GuardMain(argc, argv);      // not for people
+  if (command == "confine") return umbel::process::ConfineMain(argc, argv);  // nor this
+  if (command == "--version" || command == "-V") {
+    std::puts("umbel 0.1.0 (speaks Flower 1.41)");
+    return 0;
+  }
+  const bool asked = command == "--help" || command == "-h" || command == "help";
+  std::fputs(kHelp, asked ? stdout : stderr);
+  if (!asked) std::fprintf(stderr, "umbel: there is no command '%s'\n", argv[1]);
+  return asked ? 0 : 2;
+}

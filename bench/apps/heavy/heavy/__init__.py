@@ -1,0 +1,1 @@
+"""A large model out and back, every reply another one."""

@@ -1,0 +1,13 @@
+# cmake -DOUT=file.cc -DFROM=folder -P embed.cmake: the folder's *.py as C++ string literals.
+file(GLOB files ${FROM}/*.py)
+list(SORT files)
+set(text "#include \"supernode/hosts/worker_sources.h\"\n\nnamespace umbel::supernode {\nnamespace {\n\n")
+string(APPEND text "constexpr SourceFile kFiles[] = {\n")
+foreach(file ${files})
+  get_filename_component(name ${file} NAME)
+  file(READ ${file} source)
+  string(APPEND text "{\"${name}\", R\"__py__(${source})__py__\"},\n")
+endforeach()
+string(APPEND text "};\n\n}  // namespace\n\n")
+string(APPEND text "std::span<const SourceFile> WorkerSources() { return kFiles; }\n\n}  // namespace umbel::supernode\n")
+file(WRITE ${OUT} "${text}")

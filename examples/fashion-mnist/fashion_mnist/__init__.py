@@ -1,0 +1,1 @@
+"""Federated Fashion-MNIST with NumPy alone."""

@@ -1,0 +1,27 @@
+// Commands of the umbel binary. Each takes its own arguments and returns the exit status.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "supernode/supernode.h"
+
+namespace umbel::cli {
+
+/// `umbel superlink ...`; argv[0] is "superlink".
+int SuperLinkCommand(int argc, char** argv);
+
+/// `umbel superlink gc ...`; argv[0] is "gc".
+int SuperLinkGcCommand(int argc, char** argv);
+
+/// `umbel supernode ...`; argv[0] is "supernode".
+/// make_host  for programs that bring their ClientApp along; argv[0] is then the program.
+int SuperNodeCommand(int argc, char** argv, const supernode::HostFactory& make_host = nullptr);
+
+/// `umbel supernode status ...`; argv[0] is "status".
+int SuperNodeStatusCommand(int argc, char** argv);
+
+/// Where the SuperLink on this port keeps its state unless told otherwise.
+std::string StateDirectory(int64_t port);
+
+}  // namespace umbel::cli

@@ -1,0 +1,224 @@
+// `umbel confine`: what happens to a process that is to run user code between its start and the
+// user's program. One thread, and no thread of ours ever sees the user's environment.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <string_view>
+
+#include "process/confined.h"
+
+extern char** environ;
+
+namespace umbel::process {
+namespace {
+
+struct Arguments {
+  std::map<std::string_view, uint64_t> numbers;
+  std::vector<int> keep;  // rising
+  const char* directory = nullptr;
+  char** command = nullptr;
+
+  uint64_t number(std::string_view name) const {
+    const auto it = numbers.find(name);
+    return it == numbers.end() ? 0 : it->second;
+  }
+};
+
+constexpr std::string_view kNumbers[] = {
+    "--uid",           "--gid",        "--open-files", "--file-bytes", "--processes",
+    "--address-space", "--no-network", "--subreaper",  "--parent",     "--oom-score-more",
+    "--report-fd"};
+
+bool Parse(int argc, char** argv, Arguments* out) {
+  for (int i = 2; i < argc; ++i) {
+    const std::string_view name = argv[i];
+    if (name == "--") {
+      out->command = argv + i + 1;
+      return i + 1 < argc && out->number("--report-fd") > 2;
+    }
+    if (++i >= argc) return false;
+    if (name == "--directory") {
+      out->directory = argv[i];
+    } else if (name == "--keep") {
+      for (const char* text = argv[i]; *text != '\0'; text += *text == ',') {
+        char* end = nullptr;
+        out->keep.push_back(static_cast<int>(std::strtol(text, &end, 10)));
+        if (end == text) return false;
+        text = end;
+      }
+    } else if (std::find(std::begin(kNumbers), std::end(kNumbers), name) != std::end(kNumbers)) {
+      out->numbers[name] = std::strtoull(argv[i], nullptr, 10);
+    } else {
+      return false;
+    }
+  }
+  return false;
+}
+
+Status SystemFailure(const char* what) {
+  return Fail(Code::kFailedPrecondition, fmt::format("{}: {}", what, std::strerror(errno)));
+}
+
+Result<std::string> ReadAll(int fd) {
+  std::string content;
+  char buffer[4096];
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Fail(SystemError("read", "environment"));
+    if (n == 0) return content;
+    content.append(buffer, static_cast<size_t>(n));
+  }
+}
+
+Status RaiseOomScore(uint64_t more) {
+  if (more == 0) return {};
+  const char* const path = "/proc/self/oom_score_adj";
+  UMBEL_ASSIGN(const std::string now, ReadFile(path));
+  const long score = std::min<long>(std::atol(now.c_str()) + static_cast<long>(more), 1000);
+  const std::string text = std::to_string(score);
+  const Fd fd(::open(path, O_WRONLY | O_CLOEXEC));
+  if (!fd.valid() || ::write(fd.get(), text.data(), text.size()) < 0)
+    return Fail(SystemError("write", path));
+  return {};
+}
+
+/// A network of its own, with nothing in it but loopback.
+Status LeaveNetwork() {
+  if (::unshare(CLONE_NEWNET) != 0) return SystemFailure("cannot take the network away");
+  const Fd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strncpy(request.ifr_name, "lo", sizeof request.ifr_name - 1);
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (!any.valid() || ::ioctl(any.get(), SIOCSIFFLAGS, &request) != 0)
+    return SystemFailure("cannot bring loopback up");
+  return {};
+}
+
+Status Limit(__rlimit_resource resource, uint64_t value, const char* what) {
+  if (value == 0) return {};
+  const rlimit limit{value, value};
+  if (::setrlimit(resource, &limit) != 0)
+    return Fail(Code::kFailedPrecondition,
+                fmt::format("cannot limit {} to {}: {}", what, value, std::strerror(errno)));
+  return {};
+}
+
+Status BecomeUser(uid_t uid, gid_t gid) {
+  if (uid == 0) return {};
+  if (::setgroups(0, nullptr) != 0 || ::setresgid(gid, gid, gid) != 0 ||
+      ::setresuid(uid, uid, uid) != 0)
+    return Fail(Code::kFailedPrecondition,
+                fmt::format("cannot become user {}: {}", uid, std::strerror(errno)));
+  // Never true; and if it were, everything would be lost.
+  if (::setuid(0) == 0) return Fail(Code::kInternal, "could become root again");
+  return {};
+}
+
+Status DieWith(uint64_t parent) {
+  if (parent == 0) return {};
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return SystemFailure("cannot follow the parent");
+  // It may have died before; then nobody will ever be told of what happens here.
+  if (static_cast<uint64_t>(::getppid()) != parent) ::_exit(1);
+  return {};
+}
+
+/// Closes at exec what is not listed.
+Status CloseOthers(const std::vector<int>& keep) {
+  unsigned first = 0;
+  for (const int fd : keep) {
+    const auto kept = static_cast<unsigned>(fd);
+    if (kept > first && ::close_range(first, kept - 1, CLOSE_RANGE_CLOEXEC) != 0)
+      return SystemFailure("cannot close descriptors");
+    first = kept + 1;
+  }
+  if (::close_range(first, ~0U, CLOSE_RANGE_CLOEXEC) != 0)
+    return SystemFailure("cannot close descriptors");
+  return {};
+}
+
+Status Confine(const Arguments& arguments) {
+  UMBEL_TRY(RaiseOomScore(arguments.number("--oom-score-more")));
+  if (arguments.number("--no-network") != 0) UMBEL_TRY(LeaveNetwork());
+  if (arguments.number("--subreaper") != 0 && ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0)
+    return SystemFailure("cannot become a subreaper");
+  const rlimit no_core{0, 0};
+  ::setrlimit(RLIMIT_CORE, &no_core);
+  UMBEL_TRY(Limit(RLIMIT_NOFILE, arguments.number("--open-files"), "open files"));
+  UMBEL_TRY(Limit(RLIMIT_FSIZE, arguments.number("--file-bytes"), "bytes of a file"));
+  UMBEL_TRY(Limit(RLIMIT_NPROC, arguments.number("--processes"), "processes"));
+  UMBEL_TRY(BecomeUser(static_cast<uid_t>(arguments.number("--uid")),
+                       static_cast<gid_t>(arguments.number("--gid"))));
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    return SystemFailure("cannot give up set-user-id programs");
+  UMBEL_TRY(DieWith(arguments.number("--parent")));  // a change of user would have undone it
+  if (arguments.directory && ::chdir(arguments.directory) != 0)
+    return Fail(SystemError("enter", arguments.directory));
+  return CloseOthers(arguments.keep);
+}
+
+void Report(int fd, Code code, std::string_view message) {
+  const char first = static_cast<char>(code);
+  static_cast<void>(!::write(fd, &first, 1));
+  static_cast<void>(!::write(fd, message.data(), message.size()));
+}
+
+}  // namespace
+
+int ConfineMain(int argc, char** argv) {
+  Arguments arguments;
+  if (!Parse(argc, argv, &arguments)) return 2;
+  const int report = static_cast<int>(arguments.number("--report-fd"));
+  const int gate = report + 1;
+  const int environment_fd = report + 2;
+  char go = 0;
+  ssize_t n;
+  do n = ::read(gate, &go, 1);
+  while (n < 0 && errno == EINTR);
+  if (n != 1) return 1;  // our parent died, or does not want us any more: nothing has happened
+  auto environment = ReadAll(environment_fd);
+  const Status confined = environment.ok() ? Confine(arguments) : Status(Fail(environment.error()));
+  if (!confined.ok()) {
+    Report(report, confined.error().code, confined.error().message);
+    return 1;
+  }
+  std::vector<char*> variables;
+  for (size_t at = 0; at < environment->size(); at = environment->find('\0', at) + 1)
+    variables.push_back(environment->data() + at);
+  variables.push_back(nullptr);
+  environ = variables.data();
+  // From here on nothing may allocate: the limit may be below what we use ourselves.
+  const uint64_t bytes = arguments.number("--address-space");
+  const rlimit limit{bytes, bytes};
+  if (bytes != 0 && ::setrlimit(RLIMIT_AS, &limit) != 0) {
+    Report(report, Code::kFailedPrecondition, "cannot limit the address space");
+    ::_exit(1);
+  }
+  static_cast<void>(!::write(report, "", 1));
+  ::execvp(arguments.command[0], arguments.command);
+  const int failed = errno;
+  char message[512];
+  const int length = std::snprintf(message, sizeof message, "cannot start '%.300s': %s",
+                                   arguments.command[0], std::strerror(failed));
+  Report(report, failed == ENOENT ? Code::kNotFound : Code::kFailedPrecondition,
+         {message, static_cast<size_t>(length)});
+  ::_exit(127);
+}
+
+}  // namespace umbel::process

@@ -1,0 +1,1 @@
+"""A ClientApp that does, when told, what no ClientApp should."""

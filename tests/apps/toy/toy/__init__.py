@@ -1,0 +1,1 @@
+"""A federation whose result can be calculated by hand."""

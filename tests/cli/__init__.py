@@ -1,0 +1,1 @@
+"""The umbel command itself: settings, messages, start and end."""
