@@ -207,10 +207,11 @@ def at_most(value: float, bar: float) -> str:
     return "met" if value <= bar else f"missed: {value / bar:.2f} × it"
 
 
-def _place(line: str) -> tuple[bool, int, str]:
-    """Rows of the SuperNode, whose numbers begin with an n, stand after the SuperLink's."""
+def _place(line: str) -> tuple[str, int, str]:
+    """Rows whose numbers begin with a letter stand after the SuperLink's, which have none."""
     number, what, *_ = line.strip("| ").split(" | ")
-    return number.startswith("n"), int(number.lstrip("n")), what
+    plain = number.lstrip("nr")
+    return number.removesuffix(plain), int(plain), what
 
 
 def note_start_and_idle(recorder, measure, names, bars):

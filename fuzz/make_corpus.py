@@ -588,12 +588,55 @@ def runtime_run() -> run_pb2.Run:
     return run_pb2.Run(run_id=1, fab_id="umbel/toy", fab_version="1.0.0", fab_hash="a" * 64)
 
 
+# -- checkpoints of sums ------------------------------------------------------------------------
+
+F4 = 3 << 8 | 4
+LOW = 34 << 8  # a block's head: its lowest limb counts 1
+ONES = 2**64 - 1
+
+
+def checkpoint(arrays: list[list[int]], weight: int, updates: int, version: int = 1) -> bytes:
+    """As PartialAggregate::Serialize writes it; a weight of 1 is in word 17 of 35."""
+    total = [0] * 35
+    total[17] = weight
+    words = [int.from_bytes(b"MBELSUM", "little") << 8 | version, updates, *total, len(arrays)]
+    for array in arrays:
+        words += array
+    state = 0x243F6A8885A308D3
+    for word in words:
+        state = (state ^ word) * 0x9E3779B97F4A7C15 & ONES
+        state ^= state >> 32
+    return struct.pack(f"<{len(words) + 1}Q", *words, state)
+
+
+def checkpoints() -> None:
+    one = [F4, 1, LOW | 1, 5]
+    small = checkpoint([one, [F4, 3, LOW | 2, 1, 2, 3, 0, 7, ONES], [F4, 0]], 2, 2)
+    put("partial_aggregate", "small", small)
+    put("partial_aggregate", "nothing", checkpoint([], 0, 0))
+    put("partial_aggregate", "zeros", checkpoint([[F4, 600, 0, 0, 0]], 1, 1))
+    put("partial_aggregate", "two-blocks", checkpoint([[F4, 257, LOW | 1, *range(256), 0]], 1, 1))
+    put("partial_aggregate", "complex", checkpoint([[4 << 8 | 8, 1, LOW | 1, 3, ONES]], 1, 1))
+    put("partial_aggregate", "most-limbs", checkpoint([[F4, 1, 70, *range(1, 71)]], 1, 1))
+    put("partial_aggregate", "too-many-limbs", checkpoint([[F4, 1, 71, *range(1, 72)]], 1, 1))
+    put("partial_aggregate", "place-lie", checkpoint([[F4, 1, 70 << 8 | 1, 1]], 1, 1))
+    put("partial_aggregate", "limb-below", checkpoint([[F4, 1, LOW | 2, 0, 1]], 1, 1))
+    put("partial_aggregate", "limb-above", checkpoint([[F4, 1, LOW | 2, 1, 0]], 1, 1))
+    put("partial_aggregate", "size-zero", checkpoint([[F4, 1, LOW, 1]], 1, 1))
+    put("partial_aggregate", "type", checkpoint([[3 << 8 | 16, 1, LOW | 1, 1]], 1, 1))
+    put("partial_aggregate", "count-lie", checkpoint([[F4, 2**63, LOW | 1, 1]], 1, 1))
+    put("partial_aggregate", "count-within", checkpoint([[F4, 90_000]] * 200, 1, 1))
+    put("partial_aggregate", "version", checkpoint([one], 1, 1, version=2))
+    put("partial_aggregate", "cut", small[:-20])
+    put("partial_aggregate", "checksum", small[:-1] + b"x")
+
+
 def main() -> None:
     for old in CORPUS.glob("*/*"):
         if not old.name.startswith("found-"):
             old.unlink()
     makers = (objects, npy, frames, fabs, auth, requests, http_response, records, worker_frames)
-    for make in (*makers, keys, run_configs):
+    for make in (*makers, keys, run_configs, checkpoints):
         make()
     for folder in sorted(CORPUS.iterdir()):
         files = list(folder.iterdir())

@@ -22,6 +22,7 @@ std::span<const Target> Targets() {
       {"verification", Verification},
       {"node_config", NodeConfig},
       {"run_config", RunConfig},
+      {"partial_aggregate", PartialAggregate},
   };
   return kTargets;
 }
