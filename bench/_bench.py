@@ -207,10 +207,10 @@ def at_most(value: float, bar: float) -> str:
     return "met" if value <= bar else f"missed: {value / bar:.2f} × it"
 
 
-def _place(line: str) -> tuple[bool, int, str]:
-    """Rows of the SuperNode, whose numbers begin with an n, stand after the SuperLink's."""
+def _place(line: str) -> tuple[str, int, str]:
+    """The SuperLink's rows stand first, then the SuperNode's (n), then those of rounds (r)."""
     number, what, *_ = line.strip("| ").split(" | ")
-    return number.startswith("n"), int(number.lstrip("n")), what
+    return number.rstrip("0123456789"), int(number.lstrip("nr")), what
 
 
 def note_start_and_idle(recorder, measure, names, bars):

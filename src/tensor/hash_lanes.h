@@ -2,14 +2,17 @@
 // other, and a core has nothing else to do meanwhile; with several at hand it has. Pure: no
 // threads, no state but the caller's. Different threads may hash different streams.
 //
-// What runs when n messages wait, and its rate as a multiple of OpenSSL's for one message on the
-// same CPU without SHA instructions (5 MiB messages; docs/performance.md has the machine):
+// What runs when n messages wait, with its rate over that of OpenSSL for one message without SHA
+// instructions (0.53 GB/s of 5 MiB messages on a Zen 4 core; docs/performance.md):
 //
-//   UMBEL_CPU   n = 1          2                3..4             5..14            15 and more
-//   generic     OpenSSL 1      OpenSSL          OpenSSL          OpenSSL          OpenSSL
-//   avx2        OpenSSL 1      OpenSSL          ymm, 8 lanes     ymm              ymm
-//   avx512      OpenSSL 1      xmm, 4 lanes     xmm              ymm, 8 lanes     zmm, 16 lanes
-//   sha_ni      OpenSSL        pairs            pairs            pairs            pairs
+//   path      n = 1         2            3, 4                5..14               15 and more
+//   generic   OpenSSL 1     OpenSSL 1    OpenSSL 1           OpenSSL 1           OpenSSL 1
+//   avx2      OpenSSL 1     OpenSSL 1    ymm x8 1.2, 1.7     ymm x8 2.1 to 3.3   ymm x8 3.3
+//   avx512    OpenSSL 1     xmm x4 1.7   xmm x4 2.4, 3.2     ymm x8 4.0 to 6.3   zmm x16 6.1
+//   sha_ni    OpenSSL 3.4   pair 6.4     pair 6.4            pair 6.4            pair 6.4
+//
+// With SHA instructions OpenSSL does one message at 1.8 GB/s, waiting for each result; a second
+// message fills the gaps, and zmm (3.3 GB/s) is no faster than that pair.
 //
 // With more messages than lanes, those that have most left go first and take turns, so that all
 // end about together and no lane idles but at the very end.
@@ -53,7 +56,7 @@ struct HashPiece {
 /// Takes every piece. Any cut of a message into pieces gives the same digest.
 ///
 /// pieces  each of another stream (checked); any number, any lengths, any alignment.
-/// cost    one allocation of about 250 B a piece; pieces of 16 KiB and more run at full rate.
+/// cost    one allocation of about 250 B a piece; pieces of 4 KiB and more run at full rate.
 void HashPieces(std::span<const HashPiece> pieces, const CpuFeatures& cpu = CpuPath());
 
 /// Whole messages: out[i] becomes the digest of messages[i]; both of one length (checked).

@@ -70,6 +70,7 @@ struct Unaligned {
 
 void ExpectOpenSsl(const std::vector<Unaligned>& messages, const Path& path) {
   std::vector<std::string_view> views;
+  views.reserve(messages.size());
   for (const Unaligned& message : messages) views.push_back(message.view);
   std::vector<Digest> found(views.size());
   Sha256Many(views, found, path.cpu);

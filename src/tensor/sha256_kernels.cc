@@ -1,5 +1,5 @@
 // The table of kernels, and OpenSSL's among them.
-#define OPENSSL_SUPPRESS_DEPRECATED
+#define OPENSSL_SUPPRESS_DEPRECATED  // NOLINT(readability-identifier-naming): OpenSSL's
 #include "tensor/sha256_kernels.h"
 
 #include <openssl/sha.h>
