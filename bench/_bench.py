@@ -208,7 +208,7 @@ def at_most(value: float, bar: float) -> str:
 
 
 def _place(line: str) -> tuple[str, int, str]:
-    """Rows whose numbers begin with a letter stand after the SuperLink's, which have none."""
+    """The SuperLink's rows stand first, then the SuperNode's (n), then those of rounds (r)."""
     number, what, *_ = line.strip("| ").split(" | ")
     plain = number.lstrip("nr")
     return number.removesuffix(plain), int(plain), what

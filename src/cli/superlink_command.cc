@@ -5,6 +5,7 @@
 #include <map>
 #include <thread>
 
+#include "base/cpu.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/daemon.h"
@@ -185,6 +186,7 @@ int SuperLinkCommand(int argc, char** argv) {
   if (const auto status = Parse(app, argc, argv)) return *status;
   if (const Status resolved = settings.Resolve(config); !resolved.ok())
     return Complain(resolved.error());
+  if (const Status cpu = CheckCpuPath(); !cpu.ok()) return Complain(cpu.error());
   const Options options = ToOptions(values);
   if (print) {
     std::fputs(settings.Print().c_str(), stdout);

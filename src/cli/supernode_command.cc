@@ -5,6 +5,7 @@
 #include <map>
 #include <thread>
 
+#include "base/cpu.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/daemon.h"
@@ -247,6 +248,7 @@ int SuperNodeCommand(int argc, char** argv, const supernode::HostFactory& make_h
   if (const auto status = Parse(app, argc, argv)) return *status;
   if (const Status resolved = settings.Resolve(config); !resolved.ok())
     return Complain(resolved.error());
+  if (const Status cpu = CheckCpuPath(); !cpu.ok()) return Complain(cpu.error());
   Options options = ToOptions(values);
   if (print) {
     std::fputs(settings.Print().c_str(), stdout);
