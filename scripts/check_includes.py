@@ -15,6 +15,7 @@ ROOMS: dict[str, set[str]] = {
     "base": set(),
     "process": {"base"},
     "tensor": {"base"},
+    "aggregation": {"base", "tensor"},
     "store": {"base", "tensor"},
     "http": {"base"},
     "flower": {"base", "tensor", "http"},
