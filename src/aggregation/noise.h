@@ -24,7 +24,7 @@ class Noise {
   /// Standard normal numbers (Box and Muller, of 53 bits) of places [first, first + out.size()).
   ///
   /// stream  the array's place in the model; kCountStream is for the noise of a count.
-  /// cost    about 30 ns a number.
+  /// cost    about 40 ns a number.
   void Normal(uint32_t stream, uint64_t first, std::span<double> out) const;
 
   static constexpr uint32_t kCountStream = 0xffff'ffff;

@@ -20,12 +20,12 @@ bool IsAdaptive(StrategyKind kind) {
 template <typename T>
 struct Piece {
   size_t count;
-  const T* current;
-  const T* mean;
-  T* first;
-  T* second;
-  T* next;
-  double* wide_next;  // FedAdam's
+  const T* __restrict current;
+  const T* __restrict mean;
+  T* __restrict first;
+  T* __restrict second;
+  T* __restrict next;
+  double* __restrict wide_next;  // FedAdam's
 };
 
 template <typename T>

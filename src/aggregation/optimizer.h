@@ -62,7 +62,7 @@ struct OptimizerBlock {
 /// spec    an optimiser: IsMean() is false.
 /// round   of the run, from 1.
 /// errors  kInvalidArgument: sizes that do not match.
-/// cost    about 2 GB/s of model a core; allocates 256 KB.
+/// cost    0.5 to 1.5 GB/s of float32 model a core; allocates 256 KB.
 Status OptimizerStep(const StrategySpec& spec, uint64_t round, const OptimizerBlock& block);
 
 /// Rewrites stored moments for a wider compute type; exact.
