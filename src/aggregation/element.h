@@ -8,7 +8,6 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "aggregation/half.h"
 #include "base/result.h"
@@ -62,22 +61,5 @@ decltype(auto) VisitFloat(ElementType type, Visit visit) {
   if (type == ElementType::kFloat32) return visit(float{});
   return visit(double{});
 }
-
-/// One array of a model.
-struct ArrayLayout {
-  ElementType type = ElementType::kFloat32;
-  uint64_t count = 0;  // elements
-};
-
-/// Where the updates of a round lie: in memory, or in a spool on disk.
-class BlockSource {
- public:
-  virtual ~BlockSource() = default;
-
-  /// Elements [first, first + count) of an array of one update. The bytes stay valid until the next
-  /// call for the same update; a source used by several threads keeps that apart for each of them.
-  virtual Result<std::span<const std::byte>> Block(size_t update, size_t array, uint64_t first,
-                                                   size_t count) = 0;
-};
 
 }  // namespace umbel::aggregation

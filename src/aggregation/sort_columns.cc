@@ -1,13 +1,7 @@
 // Compiled for finite numbers (CMakeLists.txt), where minimum and maximum are one instruction.
 #include "aggregation/sort_columns.h"
 
-// The loader picks the widest that the processor has. Sanitizers are not ready when it does.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define UMBEL_WIDEST __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define UMBEL_WIDEST
-#endif
+#include "aggregation/widest.h"
 
 namespace umbel::aggregation {
 namespace {
