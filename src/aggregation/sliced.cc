@@ -9,7 +9,7 @@ namespace umbel::aggregation {
 namespace {
 
 constexpr int kSliceBits = 21;
-constexpr size_t kLanes = 16;
+constexpr size_t kLanes = 32;  // enough additions under way to hide how long each takes
 constexpr size_t kRestMax = Sliced::kWidth / 64;  // more, and another slice is worth it
 // Where neither a product of slices (down to 2^-126 of the largest value each) nor a sum of them
 // leaves the range of normal doubles.
@@ -22,47 +22,66 @@ UMBEL_WIDEST double Dot(const double* __restrict a, const double* __restrict b, 
   double lanes[kLanes] = {};
   for (size_t i = 0; i < width; i += kLanes)
     for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
+  for (size_t half = kLanes / 2; half > 0; half /= 2)
+    for (size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return lanes[0];
+}
+
+UMBEL_WIDEST double Largest(const double* values, size_t width) {
+  double lanes[kLanes] = {};
+  for (size_t i = 0; i < width; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const double size = std::fabs(values[i + lane]);
+      lanes[lane] = size > lanes[lane] ? size : lanes[lane];
+    }
+  return *std::max_element(lanes, lanes + kLanes);
 }
 
 /// Moves from `rest` to `slice` what is a multiple of the unit that `magic` stands for: 1.5 * 2^52
 /// units, so that an addition rounds to units. Returns how many values leave something.
-size_t CutSlice(double magic, std::span<double> rest, std::span<double> slice) {
-  size_t left = 0;
-  for (size_t i = 0; i < rest.size(); ++i) {
-    slice[i] = (rest[i] + magic) - magic;
-    rest[i] -= slice[i];
-    left += rest[i] != 0;
-  }
-  return left;
+UMBEL_WIDEST size_t CutSlice(double magic, double* __restrict rest, double* __restrict slice,
+                             size_t width) {
+  double left = 0;
+  double lanes[kLanes] = {};
+  for (size_t i = 0; i < width; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const double value = rest[i + lane];
+      const double part = (value + magic) - magic;
+      const double after = value - part;
+      slice[i + lane] = part;
+      rest[i + lane] = after;
+      lanes[lane] += after != 0 ? 1.0 : 0.0;
+    }
+  for (const double lane : lanes) left += lane;
+  return static_cast<size_t>(left);
 }
 
 }  // namespace
 
 void Sliced::Cut(std::span<const double> values) {
   UMBEL_CHECK(values.size() <= kWidth);
-  values_.assign(values.begin(), values.end());
+  size_ = values.size();
   width_ = (values.size() + kLanes - 1) / kLanes * kLanes;
+  values_.assign(values.begin(), values.end());
+  values_.resize(width_, 0.0);
   slices_ = 0;
   rest_.clear();
-  double largest = 0;
-  for (const double value : values) largest = std::max(largest, std::fabs(value));
+  const double largest = Largest(values_.data(), width_);
   if (largest == 0) return;
-  std::vector<double> rest = values_;
+  std::array<double, kWidth> rest;
+  std::copy(values_.begin(), values_.end(), rest.begin());
   const int exponent = std::ilogb(largest) + 1;  // largest < 2^exponent
-  size_t left = rest.size();
+  size_t left = width_;
   if (exponent >= kExponentMin && exponent <= kExponentMax) {
     while (left != 0 && slices_ < kSlicesMax && (slices_ == 0 || left > kRestMax)) {
       std::vector<double>& slice = slice_[slices_++];
-      slice.assign(width_, 0.0);
+      slice.resize(width_);
       const int unit = exponent - kSliceBits * static_cast<int>(slices_);
-      left = CutSlice(std::ldexp(1.5, unit + 52), rest, slice);
+      left = CutSlice(std::ldexp(1.5, unit + 52), rest.data(), slice.data(), width_);
     }
   }
   if (left == 0) return;
-  for (size_t i = 0; i < rest.size(); ++i)
+  for (size_t i = 0; i < size_; ++i)
     if (rest[i] != 0) rest_.emplace_back(i, rest[i]);
 }
 
@@ -73,7 +92,7 @@ double Sliced::SlicedPart(size_t place) const {
 }
 
 void Sliced::AddDot(const Sliced& a, const Sliced& b, ExactScalar& sum) {
-  UMBEL_CHECK(a.values_.size() == b.values_.size());
+  UMBEL_CHECK(a.size_ == b.size_);
   for (size_t s = 0; s < a.slices_; ++s)
     for (size_t t = 0; t < b.slices_; ++t)
       Ok(sum.Add(Dot(a.slice_[s].data(), b.slice_[t].data(), a.width_)));
