@@ -48,7 +48,8 @@ double ClipFactor(double norm, double clipping_norm);
 /// error), as their mean would anyway.
 ElementType ClippedType(const UpdateBlock& block);
 
-/// current + factor * (reply - current), each operation rounded to ClippedType.
+/// current + factor * (reply - current), each operation rounded to ClippedType. (Flower leaves
+/// arrays without dimensions unclipped, by an oversight that costs privacy; we clip all.)
 ///
 /// out     as many elements as the block has, of ClippedType.
 /// errors  kInvalidArgument: reply and current differ in size.

@@ -122,7 +122,8 @@ Status MeanAroundMedian(ElementType type, Updates updates, size_t closest,
   return ForSorted(type, updates, out, [&](const auto* values, size_t columns, auto* results) {
     using T = std::remove_cvref_t<decltype(*results)>;
     for (size_t c = 0; c < columns; ++c) {
-      const T median = MedianOf(values, updates.size(), columns, c);
+      T median = MedianOf(values, updates.size(), columns, c);
+      if (type == ElementType::kFloat16) median = static_cast<T>(Half(median));
       // The closest are neighbours in the order of size: cut at the end that is farther.
       size_t from = 0, to = updates.size();
       while (to - from > closest) {
