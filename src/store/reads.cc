@@ -101,6 +101,12 @@ RunListing ReadListing(const Query& q) {
   return RunListing{ReadRunRow(q), ReadTask(q, kRunColumns)};
 }
 
+SessionRow ReadSession(const Query& q) {
+  return {q.ReadId<RunId>(0), q.Bytes(1), q.Bytes(2), q.Bytes(3), q.Bytes(4)};
+}
+
+RoundRow ReadRound(const Query& q) { return {q.ReadId<RunId>(0), q.Unsigned(1), q.Bytes(2)}; }
+
 AuditRow ReadAuditRow(const Query& q) {
   AuditRow row;
   row.timestamp = q.Time(0);
@@ -134,6 +140,9 @@ Status Fill(Connection& db, Snapshot& snapshot) {
                           "SELECT * FROM messages WHERE run_id IN (SELECT run_id FROM unfinished) "
                           "ORDER BY sequence"),
                     ReadMessage, snapshot.messages));
+  UMBEL_TRY(
+      Collect(Query(db, "SELECT * FROM sessions WHERE run_id IN (SELECT run_id FROM unfinished)"),
+              ReadSession, snapshot.sessions));
   return Collect(Query(db,
                        "SELECT run_id, object_id, size, segment, offset FROM objects "
                        "WHERE run_id IN (SELECT run_id FROM unfinished)"),
@@ -217,6 +226,16 @@ Result<LogChunk> SelectLogs(Connection& db, RunId run_id, int64_t cursor, WallTi
     chunk.text += query.Bytes(2);
   }
   return chunk;
+}
+
+Result<std::vector<RoundRow>> SelectRounds(Connection& db, RunId run_id, uint64_t after,
+                                           uint64_t limit) {
+  std::vector<RoundRow> rows;
+  UMBEL_TRY(Collect(
+      Query(db, "SELECT * FROM rounds WHERE run_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+            run_id, Rows(after), Rows(limit)),
+      ReadRound, rows));
+  return rows;
 }
 
 Result<std::vector<AuditRow>> SelectAudit(Connection& db, uint64_t limit) {

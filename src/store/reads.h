@@ -22,6 +22,8 @@ Result<RunListing> SelectRun(Connection& connection, RunId run_id);
 Result<std::vector<RunListing>> SelectRuns(Connection& connection, uint64_t limit, uint64_t skip);
 Result<LogChunk> SelectLogs(Connection& connection, RunId run_id, int64_t cursor, WallTime after,
                             size_t bytes_max);
+Result<std::vector<RoundRow>> SelectRounds(Connection& connection, RunId run_id, uint64_t after,
+                                           uint64_t limit);
 Result<std::vector<AuditRow>> SelectAudit(Connection& connection, uint64_t limit);
 
 }  // namespace umbel::store

@@ -126,6 +126,28 @@ struct ObjectRow {
   bool operator==(const ObjectRow&) const = default;
 };
 
+/// Native rounds of a run: what the SuperLink itself does in a ServerApp's place. One row per session;
+/// its name is "" when it is the whole of the run, else the id of the message that asked for it.
+struct SessionRow {
+  RunId run_id;
+  std::string name;
+  std::string plan;        // serialized umbel.rounds.Plan
+  std::string progress;    // opaque to the store: how far it is
+  std::string model_tree;  // serialized ObjectTree of the arrays it holds; "" before there are any
+
+  bool operator==(const SessionRow&) const = default;
+};
+
+/// What is told of one round, in the order of `sequence`, from 1 in each run. Stays until the run is
+/// collected.
+struct RoundRow {
+  RunId run_id;
+  uint64_t sequence = 0;
+  std::string record;  // serialized umbel.rounds.RoundRecord
+
+  bool operator==(const RoundRow&) const = default;
+};
+
 struct LogRow {
   RunId run_id;
   TaskId task_id;
@@ -184,7 +206,7 @@ struct DropObject {
   RunId run_id;
   ObjectId object_id;
 };
-/// A finished run's messages and objects, and FABs that no unfinished run names (so a FAB belongs
+/// A finished run's messages, objects and sessions, and FABs that no unfinished run names (so a FAB belongs
 /// in one Submit with its run). kFailedPrecondition: the run has not finished.
 struct DropRunData {
   RunId run_id;
@@ -192,6 +214,16 @@ struct DropRunData {
 /// Everything about a finished run: its row, tasks and log too (gc). kFailedPrecondition as above.
 struct DropRun {
   RunId run_id;
+};
+struct PutSession {
+  SessionRow row;
+};
+struct DropSession {
+  RunId run_id;
+  std::string name;
+};
+struct PutRound {
+  RoundRow row;
 };
 struct AppendLog {
   LogRow row;
@@ -218,8 +250,9 @@ struct AddTraffic {
 struct ObjectsVerified {};
 
 using Write = std::variant<PutNode, PutRun, PutTask, PutSeries, PutFab, PutMessage, PutObject,
-                           TouchMessage, DropMessage, DropObject, DropRunData, DropRun, AppendLog,
-                           AppendAudit, FlushHeartbeats, AddTraffic, ObjectsVerified>;
+                           TouchMessage, DropMessage, DropObject, DropRunData, DropRun, PutSession,
+                           DropSession, PutRound, AppendLog, AppendAudit, FlushHeartbeats,
+                           AddTraffic, ObjectsVerified>;
 
 /// What a restarted SuperLink reads: every node, and all that belongs to unfinished runs.
 struct Snapshot {
@@ -231,6 +264,7 @@ struct Snapshot {
   std::vector<TaskRow> tasks;        // of unfinished runs
   std::vector<MessageRow> messages;  // of unfinished runs, by sequence
   std::vector<ObjectRow> objects;    // of unfinished runs, without content
+  std::vector<SessionRow> sessions;  // of unfinished runs
 };
 
 }  // namespace umbel::store

@@ -141,8 +141,27 @@ CREATE TABLE audit (
 ) STRICT;
 )sql";
 
+constexpr const char* kRounds = R"sql(
+CREATE TABLE sessions (
+  run_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  plan BLOB NOT NULL,
+  progress BLOB NOT NULL,
+  model_tree BLOB NOT NULL,
+  PRIMARY KEY (run_id, name)
+) STRICT;
+
+CREATE TABLE rounds (
+  run_id INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY (run_id, sequence)
+) STRICT;
+)sql";
+
 constexpr Migration kMigrations[] = {
     {"first tables", kFirst},
+    {"native rounds", kRounds},
 };
 
 Status Step(Connection& connection, const Migration& migration, size_t version) {

@@ -59,6 +59,9 @@ class SqliteStore final : public Store {
                             size_t bytes_max) override {
     return SelectLogs(*readers().Take(), run_id, cursor, after, bytes_max);
   }
+  Result<std::vector<RoundRow>> ReadRounds(RunId run_id, uint64_t after, uint64_t limit) override {
+    return SelectRounds(*readers().Take(), run_id, after, limit);
+  }
   Result<std::vector<AuditRow>> ReadAudit(uint64_t limit) override {
     return SelectAudit(*readers().Take(), limit);
   }

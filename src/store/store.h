@@ -71,6 +71,9 @@ class Store {
   /// is empty, `latest` the epoch and the cursor what it was.
   virtual Result<LogChunk> ReadLogs(RunId run_id, int64_t cursor, WallTime after,
                                     size_t bytes_max = size_t{1} << 20) = 0;
+  /// What is told of a run's rounds after `after`, in order, `limit` at most.
+  virtual Result<std::vector<RoundRow>> ReadRounds(RunId run_id, uint64_t after,
+                                                   uint64_t limit) = 0;
   virtual Result<std::vector<AuditRow>> ReadAudit(uint64_t limit) = 0;  // newest first
 
   virtual const std::string& directory() const = 0;

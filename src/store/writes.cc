@@ -104,14 +104,35 @@ struct Applier {
     UMBEL_TRY(CheckFinished(drop.run_id));
     UMBEL_TRY(db.Run("DELETE FROM messages WHERE run_id = ?", drop.run_id));
     UMBEL_TRY(db.Run("DELETE FROM objects WHERE run_id = ?", drop.run_id));
+    UMBEL_TRY(db.Run("DELETE FROM sessions WHERE run_id = ?", drop.run_id));
     return db.Run("DELETE FROM fabs WHERE hash NOT IN (SELECT fab_hash FROM unfinished)");
   }
 
   Status operator()(const DropRun& drop) const {
     UMBEL_TRY((*this)(DropRunData{drop.run_id}));
     UMBEL_TRY(DropLogs(db, drop.run_id));
+    UMBEL_TRY(db.Run("DELETE FROM rounds WHERE run_id = ?", drop.run_id));
     UMBEL_TRY(db.Run("DELETE FROM tasks WHERE run_id = ?", drop.run_id));
     return db.Run("DELETE FROM runs WHERE run_id = ?", drop.run_id);
+  }
+
+  Status operator()(const PutSession& put) const {
+    const SessionRow& row = put.row;
+    return db.Run(
+        "INSERT INTO sessions VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (run_id, name) "
+        "DO UPDATE SET plan = ?3, progress = ?4, model_tree = ?5",
+        row.run_id, row.name, Blob{row.plan}, Blob{row.progress}, Blob{row.model_tree});
+  }
+
+  Status operator()(const DropSession& drop) const {
+    return db.Run("DELETE FROM sessions WHERE run_id = ? AND name = ?", drop.run_id, drop.name);
+  }
+
+  Status operator()(const PutRound& put) const {
+    return db.Run(
+        "INSERT INTO rounds VALUES (?1, ?2, ?3) ON CONFLICT (run_id, sequence) "
+        "DO UPDATE SET record = ?3",
+        put.row.run_id, put.row.sequence, Blob{put.row.record});
   }
 
   Status operator()(const AppendLog& append) const {
@@ -170,6 +191,10 @@ size_t Size(const PutMessage& w) {
   return w.row.body.size() + w.row.tree.size() + w.row.group_id.size();
 }
 size_t Size(const PutObject& w) { return w.row.content.size(); }
+size_t Size(const PutSession& w) {
+  return w.row.plan.size() + w.row.progress.size() + w.row.model_tree.size();
+}
+size_t Size(const PutRound& w) { return w.row.record.size(); }
 size_t Size(const AppendLog& w) { return w.row.text.size(); }
 size_t Size(const AppendAudit& w) {
   return w.row.peer.size() + w.row.action.size() + w.row.outcome.size();
@@ -199,7 +224,9 @@ bool FreesSpace(const Write& write) {
 Status SweepFinished(Connection& connection) {
   UMBEL_TRY(
       connection.Run("DELETE FROM messages WHERE run_id NOT IN (SELECT run_id FROM unfinished)"));
-  return connection.Run("DELETE FROM objects WHERE run_id NOT IN (SELECT run_id FROM unfinished)");
+  UMBEL_TRY(
+      connection.Run("DELETE FROM objects WHERE run_id NOT IN (SELECT run_id FROM unfinished)"));
+  return connection.Run("DELETE FROM sessions WHERE run_id NOT IN (SELECT run_id FROM unfinished)");
 }
 
 }  // namespace umbel::store
