@@ -91,6 +91,27 @@ Result<Parcel> ReadParcel(std::string message, std::string tree);
 ///         missing; kResourceExhausted: records above 64 MiB (arrays are not read).
 Result<RecordDict> ReadRecords(const Parcel& parcel);
 
+/// Where the objects of a message are, when that is not a spool.
+class ObjectSource {
+ public:
+  virtual ~ObjectSource() = default;
+  /// A whole object. errors  kNotFound; kResourceExhausted: longer than `max`.
+  virtual Result<std::string> Read(const ObjectId& id, uint64_t max) = 0;
+  /// What an ArrayRef is to say of a chunk's bytes: pieces in the source's own terms.
+  virtual Result<std::vector<FileRange>> Chunk(const ObjectId& id) = 0;
+};
+Result<RecordDict> ReadRecords(const ObjectId& message, ObjectSource& source);
+/// The names of a message's records and the ids of their objects, in the order of ReadRecords.
+Result<Ordered<ObjectId>> ReadRecordIds(const ObjectId& message, ObjectSource& source);
+/// One of a message's records, by the id of its object.
+Result<ArrayRecord> ReadArrayRecord(const ObjectId& record, ObjectSource& source);
+
+/// A chunk has no children: "ArrayChunk", two spaces, 19 digits, NUL.
+inline constexpr uint64_t kChunkHeadMax = 32;
+/// How many of a chunk's `size` bytes are its head. `prefix` are its first, kChunkHeadMax or all.
+/// errors  kInvalidArgument: not a chunk, or of another size.
+Result<uint64_t> ChunkHeadSize(const ObjectId& id, std::string_view prefix, uint64_t size);
+
 /// Builds the objects of a message from its records, hashing each chunk of each array (Flower cuts
 /// at 5 MiB) where it lies: `spool` is the one that the pieces of its arrays name.
 /// cost    one pass over the arrays.

@@ -13,9 +13,6 @@ namespace {
 using tensor::ObjectHead;
 using tensor::ObjectType;
 
-// A chunk has no children: "ArrayChunk", two spaces, 19 digits, NUL.
-constexpr uint64_t kChunkHeadMax = 32;
-
 tl::unexpected<Error> At(const ObjectId& id, Error error) {
   error.message = fmt::format("object {}: {}", id.Hex(), error.message);
   return Fail(std::move(error));
@@ -25,17 +22,38 @@ tl::unexpected<Error> Bad(const ObjectId& id, std::string_view rule) {
   return Fail(Code::kInvalidArgument, fmt::format("object {}: {}", id.Hex(), rule));
 }
 
+Status CheckType(const ObjectId& id, const ObjectHead& head, ObjectType wanted) {
+  if (head.type == wanted) return {};
+  return Bad(id, fmt::format("is of type {}, not {}", tensor::ObjectTypeName(head.type),
+                             tensor::ObjectTypeName(wanted)));
+}
+
 class Reader {
  public:
-  explicit Reader(Spool& spool) : spool_(spool) {}
+  explicit Reader(ObjectSource& source) : source_(source) {}
 
   Result<RecordDict> ReadContent(const ObjectId& message) {
-    UMBEL_ASSIGN(const Object object, Load(message));
-    UMBEL_TRY(CheckType(message, object.head, ObjectType::kMessage));
-    if (object.head.children.size() != 1)
-      return Bad(message,
-                 fmt::format("is a message of {} contents, not 1", object.head.children.size()));
-    return ReadDict(object.head.children[0]);
+    UMBEL_ASSIGN(const ObjectId content, ContentOf(message));
+    UMBEL_ASSIGN(const Ordered<ObjectId> names, ReadDict(content));
+    RecordDict dict;
+    for (const auto& [name, record] : names) {
+      UMBEL_TRY(budget_.Take(sizeof dict[0]));
+      UMBEL_ASSIGN(Record read, ReadRecord(record));
+      dict.emplace_back(name, std::move(read));
+    }
+    return dict;
+  }
+
+  Result<Ordered<ObjectId>> ReadIds(const ObjectId& message) {
+    UMBEL_ASSIGN(const ObjectId content, ContentOf(message));
+    return ReadDict(content);
+  }
+
+  Result<ArrayRecord> ReadArrayRecord(const ObjectId& id) {
+    UMBEL_ASSIGN(const Object object, Load(id));
+    UMBEL_TRY(CheckType(id, object.head, ObjectType::kArrayRecord));
+    UMBEL_ASSIGN(Record record, ReadArrays(id, object));
+    return std::get<ArrayRecord>(std::move(record));
   }
 
  private:
@@ -48,7 +66,7 @@ class Reader {
 
   Result<Object> Load(const ObjectId& id) {
     Object object;
-    UMBEL_ASSIGN(object.whole, spool_.Read(id, budget_.left()));
+    UMBEL_ASSIGN(object.whole, source_.Read(id, budget_.left()));
     UMBEL_TRY(budget_.Take(object.whole.size()));
     auto head = tensor::ParseObject(object.whole);
     if (!head.ok()) return At(id, head.error());
@@ -56,24 +74,21 @@ class Reader {
     return object;
   }
 
-  static Status CheckType(const ObjectId& id, const ObjectHead& head, ObjectType wanted) {
-    if (head.type == wanted) return {};
-    return Bad(id, fmt::format("is of type {}, not {}", tensor::ObjectTypeName(head.type),
-                               tensor::ObjectTypeName(wanted)));
+  Result<ObjectId> ContentOf(const ObjectId& message) {
+    UMBEL_ASSIGN(const Object object, Load(message));
+    UMBEL_TRY(CheckType(message, object.head, ObjectType::kMessage));
+    if (object.head.children.size() != 1)
+      return Bad(message,
+                 fmt::format("is a message of {} contents, not 1", object.head.children.size()));
+    return object.head.children[0];
   }
 
-  Result<RecordDict> ReadDict(const ObjectId& id) {
+  Result<Ordered<ObjectId>> ReadDict(const ObjectId& id) {
     UMBEL_ASSIGN(const Object object, Load(id));
     UMBEL_TRY(CheckType(id, object.head, ObjectType::kRecordDict));
-    const auto names = ReadNames(object.body(), budget_);
+    auto names = ReadNames(object.body(), budget_);
     if (!names.ok()) return At(id, names.error());
-    RecordDict dict;
-    for (const auto& [name, record] : *names) {
-      UMBEL_TRY(budget_.Take(sizeof dict[0]));
-      UMBEL_ASSIGN(Record read, ReadRecord(record));
-      dict.emplace_back(name, std::move(read));
-    }
-    return dict;
+    return names;
   }
 
   Result<Record> ReadRecord(const ObjectId& id) {
@@ -134,11 +149,25 @@ class Reader {
   Result<const Pieces*> Chunk(const ObjectId& id) {
     const auto known = chunks_.find(id);
     if (known != chunks_.end()) return &known->second;
-    UMBEL_ASSIGN(Pieces pieces, FindChunk(id));
+    UMBEL_ASSIGN(Pieces pieces, source_.Chunk(id));
     return &chunks_.emplace(id, std::move(pieces)).first->second;
   }
 
-  Result<Pieces> FindChunk(const ObjectId& id) {
+  ObjectSource& source_;
+  Budget budget_{kRecordsMax};
+  std::unordered_map<ObjectId, Pieces> chunks_;
+};
+
+/// A chunk that the spool keeps in memory is appended to its file, where pieces lie.
+class SpoolSource final : public ObjectSource {
+ public:
+  explicit SpoolSource(Spool& spool) : spool_(spool) {}
+
+  Result<std::string> Read(const ObjectId& id, uint64_t max) override {
+    return spool_.Read(id, max);
+  }
+
+  Result<std::vector<FileRange>> Chunk(const ObjectId& id) override {
     const StoredObject* stored = spool_.Find(id);
     if (stored == nullptr)
       return Fail(Code::kNotFound, fmt::format("object {} is not in the spool", id.Hex()));
@@ -149,16 +178,8 @@ class Reader {
       UMBEL_ASSIGN(const std::string begin, spool_.Read(FileRange{body.offset, more}));
       prefix += begin;
     }
-    const auto parsed = tensor::ParseObjectHead(prefix);
-    if (!parsed.ok()) return At(id, parsed.error());
-    if (!parsed->has_value()) return Bad(id, "has no head of a chunk");
-    const ObjectHead& head = **parsed;
-    UMBEL_TRY(CheckType(id, head, ObjectType::kArrayChunk));
-    if (head.head_size + head.body_size != stored->size())
-      return Bad(id, fmt::format("has {} bytes, its head says {} + {}", stored->size(),
-                                 head.head_size, head.body_size));
-    Pieces pieces;
-    uint64_t skip = head.head_size;  // bytes of stored->body that are the head's
+    UMBEL_ASSIGN(uint64_t skip, ChunkHeadSize(id, prefix, stored->size()));
+    std::vector<FileRange> pieces;
     if (skip < stored->head.size()) {
       // Bytes that are only in memory; a piece is of the file.
       const std::string_view inside = std::string_view(stored->head).substr(skip);
@@ -171,9 +192,8 @@ class Reader {
     return pieces;
   }
 
+ private:
   Spool& spool_;
-  Budget budget_{kRecordsMax};
-  std::unordered_map<ObjectId, Pieces> chunks_;
 };
 
 }  // namespace
@@ -184,8 +204,32 @@ Result<RecordDict> ReadRecords(const Parcel& parcel) {
                 fmt::format("message {}: is an error and has no records", parcel.head.message_id));
   UMBEL_ASSIGN(const ObjectId id, Digest::FromHex(parcel.head.message_id));
   UMBEL_CHECK(parcel.objects != nullptr);
-  Reader reader(*parcel.objects);
-  return reader.ReadContent(id);
+  SpoolSource source(*parcel.objects);
+  return ReadRecords(id, source);
+}
+
+Result<RecordDict> ReadRecords(const ObjectId& message, ObjectSource& source) {
+  return Reader(source).ReadContent(message);
+}
+
+Result<Ordered<ObjectId>> ReadRecordIds(const ObjectId& message, ObjectSource& source) {
+  return Reader(source).ReadIds(message);
+}
+
+Result<ArrayRecord> ReadArrayRecord(const ObjectId& record, ObjectSource& source) {
+  return Reader(source).ReadArrayRecord(record);
+}
+
+Result<uint64_t> ChunkHeadSize(const ObjectId& id, std::string_view prefix, uint64_t size) {
+  const auto parsed = tensor::ParseObjectHead(prefix.substr(0, kChunkHeadMax));
+  if (!parsed.ok()) return At(id, parsed.error());
+  if (!parsed->has_value()) return Bad(id, "has no head of a chunk");
+  const ObjectHead& head = **parsed;
+  UMBEL_TRY(CheckType(id, head, ObjectType::kArrayChunk));
+  if (head.head_size + head.body_size != size)
+    return Bad(id, fmt::format("has {} bytes, its head says {} + {}", size, head.head_size,
+                               head.body_size));
+  return head.head_size;
 }
 
 }  // namespace umbel::flower
