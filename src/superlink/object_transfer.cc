@@ -302,7 +302,7 @@ Task<Status> SendObject(Site& site, Exchange& exchange, ObjectCaller caller,
     out.available = slot->second.available;
     out.size = slot->second.size;
     out.extent = slot->second.extent;
-    if (const auto made = run->error_objects.find(*id); made != run->error_objects.end()) {
+    if (const auto made = run->made_objects.find(*id); made != run->made_objects.end()) {
       out.content = made->second;
       out.made_here = true;
     }

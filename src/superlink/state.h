@@ -61,6 +61,9 @@ struct Message {
   std::optional<ObjectId> unshown;  // instruction: one that came, and was an error to its asker
 
   bool is_instruction() const { return src == kSuperLinkNode && reply_to.empty() && !made_here; }
+  /// To the SuperLink itself, in words only an Umbel knows. Whatever else is sent to node 1 is
+  /// answered as Flower's SuperLink does.
+  bool is_own() const { return dst == kSuperLinkNode && type.starts_with("query.umbel_"); }
   bool Expired(WallTime now) const { return created_at + ttl <= UnixSeconds(now); }
 };
 
@@ -88,16 +91,27 @@ struct PushSession {
   bool restored = false;  // from before a restart: its name is lost, so any name will do
 };
 
+/// Native rounds of a run: the row, and the objects of the model it holds.
+struct Session {
+  store::SessionRow row;
+  std::vector<ObjectId> model;
+};
+
 struct Run {
   store::RunRow row;
   store::TaskRow task;
+  /// Its primary task is the SuperLink's own: never acquired, and it does not lapse once it runs.
+  bool native = false;
+  std::map<std::string, Session> native_sessions;
+  uint64_t next_round_sequence = 1;
   std::unordered_map<ObjectId, ObjectSlot> objects;
   std::unordered_map<ObjectId, Message> messages;
   std::unordered_map<std::string, PushSession> sessions;
   std::unordered_map<std::string, ObjectId> errors;         // asked id -> error reply made here
-  std::unordered_map<ObjectId, std::string> error_objects;  // the objects of those replies
+  std::unordered_map<ObjectId, std::string> made_objects;   // of replies made here
   WaitList reply_waiters;                                   // held Runtime pull-messages
   WaitList log_waiters;                                     // held stream-logs
+  WaitList object_waiters;  // native rounds, for each object of a reply
   uint64_t log_version = 0;
   store::AddTraffic traffic;  // not yet written
   /// The earliest moment a message expires, in seconds since 1970; then held polls look again.
@@ -200,6 +214,9 @@ class State {
     std::string override_config;
     std::string federation;
     SeriesId series_id;  // none: a new series
+    /// A serialized Plan: the SuperLink itself does what a ServerApp would. Whoever asked sends the
+    /// initial model with the token of its task.
+    std::optional<std::string> native_plan;
   };
   const Run& StartRun(NewRun run, WallTime now, Changes& changes);
   /// Claims the oldest pending task of one of `types`; nullptr when there is none. The token in
@@ -240,7 +257,33 @@ class State {
   Collected CollectReplies(Run& run, const std::vector<std::string>& asked,
                            const std::shared_ptr<Wakeable>& waiter, WallTime now);
   void ConfirmReply(Run& run, const ObjectId& id, Changes& changes);
+  /// Takes an instruction back, with whatever answers it: a reply that comes later is refused.
+  void Withdraw(Run& run, const ObjectId& instruction, Changes& changes);
   void TouchInstruction(Run& run, NodeId node_id, const ObjectId& id, Changes& changes);
+
+  // --- the SuperLink as node 1, and native rounds ------------------------------------------------
+  /// Complete messages to node 1 that are of our own kind, each once (a restart shows unanswered
+  /// ones again). Registers `waiter`.
+  std::vector<Delivery> TakeOwn(const std::shared_ptr<Wakeable>& waiter);
+  /// Node 1 answers. `objects` are those of the reply's tree that the run does not have yet; they,
+  /// and the reply, live in memory only: after a restart the instruction is there to be answered
+  /// again. False: it is gone, or has an answer.
+  bool AnswerOwn(Run& run, const ObjectId& instruction, NewMessage reply,
+                 std::unordered_map<ObjectId, std::string> objects, WallTime now);
+  /// An object of a session's next model; `extent` null: its row has the content.
+  struct ModelObject {
+    store::ObjectRow row;
+    ExtentPtr extent;
+  };
+  /// Writes the session's row. The objects its model_tree names stay from here on, whether a message
+  /// names them or not, and those of the tree before may go. New ones are visible as soon as the
+  /// change is durable and ModelStored was called.
+  void PutSession(Run& run, store::SessionRow row, std::vector<ModelObject> objects,
+                  Changes& changes);
+  void ModelStored(Run& run, const std::string& session);
+  /// What the run tells of its rounds gets its number.
+  uint64_t NextRoundSequence(Run& run) { return run.next_round_sequence++; }
+  WaitList& node_waiters() { return node_waiters_; }
 
   // --- objects -----------------------------------------------------------------------------------
   enum class Upload { kWanted, kAlreadyHere, kRefused };
@@ -268,7 +311,7 @@ class State {
   bool SetNodeStatus(Node& node, NodeEvent event);
   void AddMessage(Run& run, NewMessage message);
   void DropMessage(Run& run, const ObjectId& id, Changes& changes);
-  void ReleaseObjects(Run& run, const Message& message, Changes& changes);
+  void ReleaseObjects(Run& run, const std::vector<ObjectId>& ids, Changes& changes);
   void PutMessage(const Run& run, const Message& message, Changes& changes) const;
   PushSession& OpenSession(Run& run, NodeId owner, WallTime now);
   PushSession* FindSession(Run& run, NodeId owner, const ObjectId& id, const std::string& name);
@@ -294,6 +337,9 @@ class State {
   std::unordered_map<RunId, Run> runs_;
   std::unordered_map<std::string, RunId> run_by_token_;
   WaitList task_waiters_;
+  std::map<uint64_t, std::pair<RunId, ObjectId>> own_inbox_;  // by sequence, as a node's
+  WaitList own_waiters_;
+  WaitList node_waiters_;  // until a node comes online
 };
 
 }  // namespace umbel::superlink

@@ -90,15 +90,14 @@ void State::PutMessage(const Run& run, const Message& message, Changes& changes)
   changes.writes.push_back(store::PutMessage{std::move(row)});
 }
 
-void State::ReleaseObjects(Run& run, const Message& message, Changes& changes) {
-  const auto tree = tensor::ParseTree(message.bytes->tree);
-  if (!tree.ok()) return;
-  for (const ObjectId& id : tree->ids) {
+void State::ReleaseObjects(Run& run, const std::vector<ObjectId>& ids, Changes& changes) {
+  for (const ObjectId& id : ids) {
     const auto slot = run.objects.find(id);
     if (slot == run.objects.end() || --slot->second.holders > 0) continue;
     if (slot->second.row != 0) changes.writes.push_back(store::DropObject{run.row.run_id, id});
     if (slot->second.extent) changes.released.push_back(std::move(slot->second.extent));
     run.objects.erase(slot);
+    run.made_objects.erase(id);
   }
 }
 
@@ -109,14 +108,15 @@ void State::DropMessage(Run& run, const ObjectId& id, Changes& changes) {
   if (message.is_instruction()) {
     if (const auto node = nodes_.find(message.dst); node != nodes_.end())
       node->second.inbox.erase(message.sequence);
+    if (message.dst == kSuperLinkNode) own_inbox_.erase(message.sequence);
   } else if (const auto asked = Digest::FromHex(message.reply_to); asked.ok()) {
     const auto instruction = run.messages.find(*asked);
     if (instruction != run.messages.end() && instruction->second.answer == id)
       instruction->second.answer.reset();
   }
   changes.writes.push_back(store::DropMessage{run.row.run_id, id});
-  ReleaseObjects(run, message, changes);
-  run.error_objects.erase(id);
+  if (const auto tree = tensor::ParseTree(message.bytes->tree); tree.ok())
+    ReleaseObjects(run, tree->ids, changes);
   run.messages.erase(found);
   CloseSessionsOf(run, id);
 }
@@ -245,6 +245,12 @@ void State::Publish(RunId run_id, const std::vector<ObjectId>& roots, WallTime n
 }
 
 void State::Enqueue(RunId run_id, const Message& message) {
+  if (message.dst == kSuperLinkNode) {
+    if (!message.is_own() || message.answer) return;
+    own_inbox_.emplace(message.sequence, std::pair(run_id, message.id));
+    own_waiters_.WakeAll();
+    return;
+  }
   const auto node = nodes_.find(message.dst);
   if (node == nodes_.end() || message.touched || message.answer) return;
   node->second.inbox.emplace(message.sequence, std::pair(run_id, message.id));
@@ -318,7 +324,7 @@ std::shared_ptr<const MessageBytes> State::AnswerWithError(Run& run, const std::
   ObjectSlot& slot = run.objects.at(made.id);
   slot.available = true;
   slot.size = made.object.size();
-  run.error_objects[made.id] = std::move(made.object);
+  run.made_objects[made.id] = std::move(made.object);
   return made.bytes;
 }
 
@@ -352,7 +358,7 @@ Collected State::CollectReplies(Run& run, const std::vector<std::string>& asked,
       }
       continue;
     }
-    if (!Reachable(instruction.dst)) {
+    if (!instruction.is_own() && !Reachable(instruction.dst)) {
       const NodeId dst = instruction.dst;
       const auto bytes = instruction.bytes;
       collected.messages.push_back(AnswerWithError(run, text, &instruction, kNodeUnavailable,
@@ -380,6 +386,72 @@ void State::ConfirmReply(Run& run, const ObjectId& id, Changes& changes) {
   for (const auto& other : {instruction->second.answer, instruction->second.unshown})
     if (other) DropMessage(run, *other, changes);
   DropMessage(run, *instruction_id, changes);
+}
+
+void State::Withdraw(Run& run, const ObjectId& instruction, Changes& changes) {
+  const auto found = run.messages.find(instruction);
+  if (found == run.messages.end() || !found->second.is_instruction()) return;
+  run.errors.erase(instruction.Hex());
+  for (const auto& answer : {found->second.answer, found->second.unshown})
+    if (answer) DropMessage(run, *answer, changes);
+  DropMessage(run, instruction, changes);
+}
+
+std::vector<Delivery> State::TakeOwn(const std::shared_ptr<Wakeable>& waiter) {
+  std::vector<Delivery> found;
+  for (const auto& [sequence, place] : std::exchange(own_inbox_, {})) {
+    Run* run = FindRun(place.first);
+    const auto message = run ? run->messages.find(place.second) : decltype(run->messages.end()){};
+    if (!run || message == run->messages.end()) continue;
+    found.push_back(
+        {place.second, place.first, message->second.bytes, message->second.ready_at});
+  }
+  own_waiters_.Add(waiter);
+  return found;
+}
+
+bool State::AnswerOwn(Run& run, const ObjectId& instruction, NewMessage reply,
+                      std::unordered_map<ObjectId, std::string> objects, WallTime now) {
+  const auto found = run.messages.find(instruction);
+  if (found == run.messages.end() || found->second.answer) return false;
+  const ObjectId id = reply.message.id;
+  reply.message.sequence = next_sequence_++;
+  reply.message.complete = true;
+  reply.message.ready_at = now;
+  reply.message.made_here = true;
+  found->second.answer = id;
+  AddMessage(run, std::move(reply));
+  for (auto& [object, bytes] : objects) {
+    ObjectSlot& slot = run.objects.at(object);
+    if (slot.available) continue;
+    slot.available = true;
+    slot.size = bytes.size();
+    run.made_objects[object] = std::move(bytes);
+  }
+  run.reply_waiters.WakeAll();
+  return true;
+}
+
+void State::PutSession(Run& run, store::SessionRow row, std::vector<ModelObject> objects,
+                       Changes& changes) {
+  Session& session = run.native_sessions[row.name];
+  if (row.model_tree != session.row.model_tree) {
+    std::vector<ObjectId> model;
+    if (auto tree = tensor::ParseTree(row.model_tree); tree.ok()) model = std::move(tree->ids);
+    for (const ObjectId& id : model) ++run.objects[id].holders;
+    for (ModelObject& object : objects)
+      KeepObject(run, std::move(object.row), std::move(object.extent), changes);
+    ReleaseObjects(run, std::exchange(session.model, std::move(model)), changes);
+  }
+  changes.writes.push_back(store::PutSession{row});
+  session.row = std::move(row);
+}
+
+void State::ModelStored(Run& run, const std::string& session) {
+  const auto found = run.native_sessions.find(session);
+  if (found == run.native_sessions.end()) return;
+  for (const ObjectId& id : found->second.model)
+    if (ObjectSlot& slot = run.objects.at(id); slot.row != 0) slot.available = true;
 }
 
 }  // namespace umbel::superlink

@@ -210,11 +210,11 @@ TEST_F(StateMessages, Code3ForWhatIsNotThereOrHasExpired) {
   // The same answer until it is confirmed.
   EXPECT_EQ(world.Collect(run_id, {asked}).messages.at(0), expired.messages.at(0));
   const ObjectId id = *ObjectId::FromHex(error.metadata().message_id());
-  EXPECT_TRUE(world.run(run_id).error_objects.contains(id));
+  EXPECT_TRUE(world.run(run_id).made_objects.contains(id));
   world.Confirm(run_id, id);
   EXPECT_TRUE(world.run(run_id).messages.empty());
   EXPECT_TRUE(world.run(run_id).objects.empty());
-  EXPECT_TRUE(world.run(run_id).error_objects.empty());
+  EXPECT_TRUE(world.run(run_id).made_objects.empty());
   EXPECT_TRUE(world.rows().messages.empty());
 
   for (const std::string& text : {std::string(), std::string("nonsense"), Object(55).Hex()}) {

@@ -73,6 +73,7 @@ Result<NodeId> State::ActivateNode(const std::string& public_key, double interva
   node.row.last_activated_at = now;
   node.row.online_until = OnlineUntil(now, interval);
   changes.writes.push_back(store::PutNode{node.row});
+  node_waiters_.WakeAll();
   for (auto& [run_id, run] : runs_) {
     for (auto& [id, message] : run.messages) {
       if (message.dst != node.row.node_id || !message.touched || message.answer) continue;
@@ -118,6 +119,7 @@ Result<bool> State::NodeHeartbeat(NodeId node_id, double interval, WallTime now,
   node->row.online_until = OnlineUntil(now, interval);
   // A heartbeat of a node that is online already changes nothing a restart would need.
   if (before != node->row.status) {
+    node_waiters_.WakeAll();
     node->row.last_activated_at = now;
     changes.writes.push_back(store::PutNode{node->row});
   }

@@ -36,7 +36,7 @@ void CheckRows(World& world) {
     }
     for (const auto& [id, slot] : run.objects) {
       RC_ASSERT(slot.holders > 0u);
-      if (slot.available && !run.error_objects.contains(id)) objects.emplace(run_id, id);
+      if (slot.available && !run.made_objects.contains(id)) objects.emplace(run_id, id);
     }
     RC_ASSERT(world.rows().tasks.at(run_id).status == run.task.status);
     RC_ASSERT(world.rows().tasks.at(run_id).token == run.task.token);
@@ -99,7 +99,7 @@ void CheckRestored(World& world, const std::vector<NodeId>& nodes) {
     for (const auto& [id, message] : was.messages)
       if (message.is_instruction()) asked.insert(id);
     for (const auto& [id, slot] : was.objects)
-      if (!was.error_objects.contains(id)) objects.insert(id);
+      if (!was.made_objects.contains(id)) objects.insert(id);
     for (const ObjectId& id : objects)
       for (const NodeId owner : owners)
         RC_ASSERT(restored->CheckUpload(*is, owner, id, "", world.now()) ==

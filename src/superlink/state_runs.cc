@@ -43,15 +43,30 @@ void State::Restore(store::Snapshot snapshot, WallTime now,
     run.traffic.run_id = run_id;
     runs_.emplace(run_id, std::move(run));
   }
+  std::unordered_set<RunId> native;
+  for (const store::SessionRow& row : snapshot.sessions)
+    if (row.name.empty()) native.insert(row.run_id);
   for (store::TaskRow& row : snapshot.tasks) {
     Run* run = FindRun(row.run_id);
     if (!run || row.task_id != run->row.primary_task_id) continue;
     if (row.status == TaskStatus::kStarting)
-      row.token_until = now + (row.pid != 0 ? kLaunchTime : kClaimTime);
+      row.token_until = now + (row.pid != 0 || native.contains(row.run_id) ? kLaunchTime : kClaimTime);
     if (row.status == TaskStatus::kRunning) row.token_until = now + kHeartbeatTime;
     run->input_maybe_lost = row.status == TaskStatus::kRunning;
     if (!row.token.empty()) run_by_token_.emplace(row.token, row.run_id);
     run->task = std::move(row);
+  }
+  for (store::SessionRow& row : snapshot.sessions) {
+    Run* run = FindRun(row.run_id);
+    if (!run) continue;
+    run->native |= row.name.empty();
+    if (run->native) run->input_maybe_lost = false;
+    Session session;
+    if (auto tree = tensor::ParseTree(row.model_tree); tree.ok())
+      session.model = std::move(tree->ids);
+    for (const ObjectId& id : session.model) ++run->objects[id].holders;
+    session.row = std::move(row);
+    run->native_sessions.emplace(session.row.name, std::move(session));
   }
   std::unordered_map<RunId, std::unordered_map<ObjectId, const store::ObjectRow*>> stored;
   for (const store::ObjectRow& row : snapshot.objects) stored[row.run_id][row.object_id] = &row;
@@ -128,11 +143,23 @@ const Run& State::StartRun(NewRun spec, WallTime now, Changes& changes) {
   run.task.run_id = run.row.run_id;
   run.task.type = run.row.primary_task_type;
   run.task.pending_at = now;
+  const RunId run_id = run.row.run_id;
+  if (spec.native_plan) {  // claimed from the start: nobody else is to get it
+    run.native = true;
+    run.task.status = *Next(TaskStatus::kPending, TaskEvent::kAcquire);
+    run.task.starting_at = now;
+    run.task.token = rng_.Hex(kTokenBytes);
+    run.task.token_until = now + kLaunchTime;
+    run_by_token_.emplace(run.task.token, run_id);
+  }
   changes.writes.push_back(store::PutRun{run.row});
   PutTask(run, changes);
-  changes.tasks_changed = true;
-  task_waiters_.WakeAll();
-  const RunId run_id = run.row.run_id;
+  if (spec.native_plan) {
+    PutSession(run, {run_id, "", *std::move(spec.native_plan), "", ""}, {}, changes);
+  } else {
+    changes.tasks_changed = true;
+    task_waiters_.WakeAll();
+  }
   return runs_.emplace(run_id, std::move(run)).first->second;
 }
 
@@ -257,6 +284,7 @@ void State::Tick(WallTime now, Changes& changes) {
     lapsed = true;
   }
   std::vector<RunId> dead;
+  std::vector<RunId> unfed;
   for (auto& [run_id, run] : runs_) {
     if (lapsed) run.reply_waiters.WakeAll();
     if (run.next_expiry <= UnixSeconds(now)) {
@@ -266,9 +294,12 @@ void State::Tick(WallTime now, Changes& changes) {
         if (!message.Expired(now))
           run.next_expiry = std::min(run.next_expiry, message.created_at + message.ttl);
     }
-    if (run.task.status == TaskStatus::kStarting && run.task.token_until < now) {
+    const bool lapsed_task = run.task.token_until < now;
+    if (run.task.status == TaskStatus::kStarting && lapsed_task && !run.native) {
       RequeueTask(run, changes);
-    } else if (run.task.status == TaskStatus::kRunning && run.task.token_until < now) {
+    } else if (run.native && run.task.status == TaskStatus::kStarting && lapsed_task) {
+      unfed.push_back(run_id);
+    } else if (run.task.status == TaskStatus::kRunning && lapsed_task && !run.native) {
       dead.push_back(run_id);
     }
     std::vector<std::string> expired;
@@ -282,6 +313,10 @@ void State::Tick(WallTime now, Changes& changes) {
   }
   for (const RunId run_id : dead)
     FinishTask(run_id, TaskEvent::kHeartbeatLapsed, "No heartbeat received from the task", now,
+               changes);
+  for (const RunId run_id : unfed)
+    FinishTask(run_id, TaskEvent::kFail,
+               fmt::format("its initial model did not come within {} s", kLaunchTime.count()), now,
                changes);
 }
 
@@ -392,6 +427,7 @@ State::SessionEntry State::Received(Run& run, SessionEntry entry, const ObjectId
                                     WallTime now) {
   PushSession& session = entry->second;
   if (session.pending.erase(id) == 0) return std::next(entry);
+  run.object_waiters.WakeAll();
   session.expires_at = now + kSessionTime;
   if (!session.pending.empty()) return std::next(entry);
   const std::vector<ObjectId> roots = std::move(session.roots);

@@ -29,6 +29,7 @@ struct Rows {
   std::map<RunId, store::TaskRow> tasks;
   std::map<Key, store::MessageRow> messages;
   std::map<Key, store::ObjectRow> objects;
+  std::map<std::pair<RunId, std::string>, store::SessionRow> sessions;
 
   void Apply(const Changes& changes) {
     for (const store::Write& write : changes.writes)
@@ -51,6 +52,8 @@ struct Rows {
               [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
     for (const auto& [key, row] : objects)
       if (live(key.first)) snapshot.objects.push_back(row);
+    for (const auto& [key, row] : sessions)
+      if (live(key.first)) snapshot.sessions.push_back(row);
     return snapshot;
   }
 
@@ -66,7 +69,9 @@ struct Rows {
   }
   void One(const store::DropMessage& w) { messages.erase({w.run_id, w.message_id}); }
   void One(const store::DropObject& w) { objects.erase({w.run_id, w.object_id}); }
+  void One(const store::PutSession& w) { sessions[{w.row.run_id, w.row.name}] = w.row; }
   void One(const store::DropRunData& w) {
+    std::erase_if(sessions, [&](const auto& s) { return s.first.first == w.run_id; });
     EXPECT_EQ(tasks.at(w.run_id).status, TaskStatus::kFinished);
     std::erase_if(messages, [&](const auto& m) { return m.first.first == w.run_id; });
     std::erase_if(objects, [&](const auto& o) { return o.first.first == w.run_id; });
