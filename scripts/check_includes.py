@@ -19,9 +19,9 @@ ROOMS: dict[str, set[str]] = {
     "store": {"base", "tensor"},
     "http": {"base"},
     "flower": {"base", "tensor", "http"},
-    "superlink": {"base", "process", "tensor", "store", "http", "flower"},
+    "superlink": {"base", "process", "tensor", "store", "http", "flower", "aggregation"},
     "supernode": {"base", "process", "tensor", "store", "http", "flower"},
-    "cli": {"base", "http", "store", "superlink", "supernode"},
+    "cli": {"base", "http", "tensor", "flower", "store", "superlink", "supernode"},
     "clientapp": {"base", "tensor", "flower", "http", "supernode", "cli"},
 }
 # These folders stand above all rooms and may include any.

@@ -75,6 +75,7 @@ struct Route {
 std::span<const Route> FleetRoutes();
 std::span<const Route> RuntimeRoutes();
 std::span<const Route> ControlRoutes();
+std::span<const Route> UmbelRoutes();
 
 /// Waits until the change is durable.
 /// errors  kUnavailable (503): the disk does not take it in time. The change stays queued.

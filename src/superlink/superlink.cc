@@ -24,6 +24,7 @@
 #include "http/server.h"
 #include "superlink/door.h"
 #include "superlink/launcher.h"
+#include "superlink/rounds/service.h"
 
 namespace umbel::superlink {
 namespace asio = boost::asio;
@@ -75,7 +76,7 @@ class SuperLinkImpl final : public SuperLink {
                                                         options_.superexec_secret_file));
       site_->superexec = std::make_unique<flower::SuperExecAuth>(std::move(secret));
     }
-    for (const auto routes : {FleetRoutes(), RuntimeRoutes(), ControlRoutes()}) {
+    for (const auto routes : {FleetRoutes(), RuntimeRoutes(), ControlRoutes(), UmbelRoutes()}) {
       for (const Route& route : routes) {
         routes_.emplace(route.path, route.handler);
         site_->metrics.AddRoute(route.path);
@@ -91,6 +92,7 @@ class SuperLinkImpl final : public SuperLink {
                    return Serve(exchange);
                  }));
     UMBEL_TRY(StartLauncher());
+    UMBEL_ASSIGN(rounds_, rounds::Service::Start(*engine_, options_.state_directory));
     asio::co_spawn(server_->context(), Tick(), asio::detached);
     ready_.store(true, std::memory_order_release);
     return {};
@@ -103,8 +105,10 @@ class SuperLinkImpl final : public SuperLink {
     stopped_ = true;
     if (server_) server_->Stop(options_.shutdown_grace);
     if (engine_) engine_->OnTasksChanged({});
+    if (rounds_) rounds_->Stop();
     if (launcher_) launcher_->Stop(options_.state_directory.empty());
     if (site_) site_->pool.join();
+    rounds_.reset();
     launcher_.reset();
     server_.reset();
     site_.reset();
@@ -143,7 +147,7 @@ class SuperLinkImpl final : public SuperLink {
       co_return;
     }
     const auto found = routes_.find(path);
-    if (path.starts_with("/v1/control/")) {
+    if (path.starts_with("/v1/control/") || path.starts_with("/v1/umbel/")) {
       if (const Status allowed = CheckControl(exchange); !allowed.ok()) {
         co_await ReplyError(exchange, allowed.error());
         co_return;
@@ -166,7 +170,7 @@ class SuperLinkImpl final : public SuperLink {
     if (path.starts_with("/v1/control/") && !AuditsItself(path))
       site_->Audit(exchange, path, RunId{}, "", fmt::format("{}", exchange.replied()));
     const bool held = path.ends_with("/pull-messages") || path.ends_with("/acquire-task") ||
-                      path.ends_with("/stream-logs");
+                      path.ends_with("/stream-logs") || path.ends_with("/watch-rounds");
     site_->metrics.Record(path, exchange.replied(), std::chrono::steady_clock::now() - begin, held);
   }
 
@@ -280,6 +284,7 @@ class SuperLinkImpl final : public SuperLink {
   std::unordered_map<std::string_view, RouteHandler> routes_;
   std::unique_ptr<http::Server> server_;
   std::unique_ptr<Launcher> launcher_;
+  std::unique_ptr<rounds::Service> rounds_;
   std::string scratch_;
   std::optional<LockFile> scratch_lock_;
   std::atomic<bool> ready_{false};

@@ -17,7 +17,6 @@ namespace {
 
 constexpr std::string_view kAccountId = "<id:none>";
 constexpr std::string_view kAccountName = "none";
-constexpr size_t kStartRunMax = size_t{64} << 20;
 constexpr uint64_t kListedMax = 20;  // runs, unless the request says how many
 constexpr double kHeartbeatInterval = 30;
 
@@ -96,11 +95,12 @@ Status CheckApp(const pb::StartRunRequest& request, const flower::FabInfo& fab) 
   return WireError(wire::kInvalidRunConfig, "agent apps are not run by this SuperLink");
 }
 
-Task<Status> StartRun(Site& site, Exchange& exchange) {
-  // Shared with the pool's thread, which goes on reading when the peer has gone.
-  const auto shared = std::make_shared<pb::StartRunRequest>();
+}  // namespace
+
+Task<Result<AcceptedRun>> AcceptRun(Site& site, Exchange& exchange,
+                                    std::shared_ptr<pb::StartRunRequest> shared,
+                                    std::optional<std::string> native_plan) {
   pb::StartRunRequest& request = *shared;
-  UMBEL_CO_TRY(co_await Begin(exchange, &request, kStartRunMax));
   const auto refuse = [&](tl::unexpected<Error> error) {
     site.Audit(exchange, "start-run", RunId{}, request.fab().hash_str(),
                fmt::format("refused: {} {}", flower::PublicText(error.value().wire_code),
@@ -108,10 +108,8 @@ Task<Status> StartRun(Site& site, Exchange& exchange) {
     return error;
   };
   if (const Status fits = CheckRequest(request); !fits.ok()) co_return refuse(Fail(fits.error()));
-  if (request.fab().content().size() > flower::kFabMax) {
-    refuse(WireError(wire::kInvalidRunConfig, "the FAB is larger than 10 MiB"));
-    co_return co_await exchange.Reply({200, "application/protobuf", "", ""});
-  }
+  if (request.fab().content().size() > flower::kFabMax)
+    co_return refuse(WireError(wire::kInvalidRunConfig, "the FAB is larger than 10 MiB"));
   auto read_fab = [shared] { return flower::ReadFab(shared->fab().content()); };
   const auto fab = co_await OnPool(site, exchange, std::move(read_fab));
   if (!fab.ok()) co_return refuse(Fail(fab.error()));
@@ -127,7 +125,8 @@ Task<Status> StartRun(Site& site, Exchange& exchange) {
   }
   pb::StartRunRequest kept;
   *kept.mutable_override_config() = request.override_config();
-  store::RunRow row;
+  AcceptedRun accepted;
+  const bool native = native_plan.has_value();
   auto [known_series, commit] =
       site.engine.Apply([&](State& state, WallTime now, Changes& changes) {
         State::NewRun spec;
@@ -137,19 +136,39 @@ Task<Status> StartRun(Site& site, Exchange& exchange) {
         spec.override_config = kept.SerializeAsString();
         spec.federation = std::string(kFederation);
         spec.series_id = SeriesId{request.series_id()};
+        spec.native_plan = std::move(native_plan);
         const bool continues = request.has_series_id();
         changes.writes.push_back(store::PutFab{{fab->hash, request.fab().content()}});
-        row = state.StartRun(std::move(spec), now, changes).row;
-        if (!continues) changes.writes.push_back(store::PutSeries{{row.series_id, "", now}});
+        const Run& run = state.StartRun(std::move(spec), now, changes);
+        accepted = {run.row, run.task.token};
+        if (!continues)
+          changes.writes.push_back(store::PutSeries{{accepted.row.series_id, "", now}});
         return continues;
       });
   UMBEL_CO_TRY(co_await Durable(exchange, commit));
-  site.Audit(exchange, "start-run", row.run_id, fab->hash.Hex(), "accepted");
-  LogInfo("run is pending", {{"run_id", row.run_id}, {"app", fab->fab_id}});
+  site.Audit(exchange, native ? "start-native-run" : "start-run", accepted.row.run_id,
+             fab->hash.Hex(), "accepted");
+  LogInfo("run is pending", {{"run_id", accepted.row.run_id}, {"app", fab->fab_id}});
+  co_return accepted;
+}
+
+namespace {
+
+Task<Status> StartRun(Site& site, Exchange& exchange) {
+  // Shared with the pool's thread, which goes on reading when the peer has gone.
+  auto request = std::make_shared<pb::StartRunRequest>();
+  UMBEL_CO_TRY(co_await Begin(exchange, request.get(), kStartRunMax));
+  const bool too_large =
+      CheckRequest(*request).ok() && request->fab().content().size() > flower::kFabMax;
+  auto accepted = co_await AcceptRun(site, exchange, std::move(request), std::nullopt);
+  // As Flower answers one: with nothing.
+  if (too_large && !accepted.ok())
+    co_return co_await exchange.Reply({200, "application/protobuf", "", ""});
+  if (!accepted.ok()) co_return Fail(accepted.error());
   pb::StartRunResponse response;
-  response.set_run_id(row.run_id.value);
-  response.set_series_id(row.series_id.value);
-  response.set_federation(row.federation);
+  response.set_run_id(accepted->row.run_id.value);
+  response.set_series_id(accepted->row.series_id.value);
+  response.set_federation(accepted->row.federation);
   co_return co_await ReplyMessage(exchange, response);
 }
 

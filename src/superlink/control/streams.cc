@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::string_view kStream = "application/flower-protobuf-stream";
 
-/// Changes with every text logged; nullopt once the run has ended.
+}  // namespace
+
 std::optional<uint64_t> LogVersion(Site& site, RunId run_id) {
   return site.engine.Read([&](State& state, WallTime) {
     const Run* run = state.FindRun(run_id);
@@ -20,7 +21,6 @@ std::optional<uint64_t> LogVersion(Site& site, RunId run_id) {
   });
 }
 
-/// Waits until something was logged after `version`, or the run has ended. False: time to stop.
 Task<Result<bool>> AwaitLog(Site& site, Exchange& exchange, RunId run_id, uint64_t version) {
   for (;;) {
     const bool unchanged = site.engine.Read([&](State& state, WallTime) {
@@ -36,8 +36,6 @@ Task<Result<bool>> AwaitLog(Site& site, Exchange& exchange, RunId run_id, uint64
     if (end == http::HoldEnd::kStopping) co_return false;
   }
 }
-
-}  // namespace
 
 Task<Status> StreamLogs(Site& site, Exchange& exchange) {
   pb::StreamLogsRequest request;

@@ -1,0 +1,64 @@
+// What a strategy does with the updates of one training phase. Belongs to the thread of its session.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "superlink/rounds/model.h"
+#include "superlink/rounds/reply.h"
+
+namespace umbel::superlink::rounds {
+
+/// Elements of one array that lie in one chunk of a reply that is still arriving.
+struct Piece {
+  size_t array = 0;  // of the model
+  std::string dtype;  // of the reply's array
+  uint64_t first = 0;
+  uint64_t count = 0;
+  std::shared_ptr<const ChunkPlace> place;
+  uint64_t offset = 0;  // bytes of the chunk before the first of them
+  double weight = 0;
+};
+
+class Aggregator {
+ public:
+  struct Refused {
+    size_t index = 0;  // among the updates given
+    Outcome outcome = Outcome::kNonFinite;
+    std::string detail;
+  };
+
+  virtual ~Aggregator() = default;
+
+  /// Takes updates in, in any order: the result does not depend on it. What Update::folded names is
+  /// in already. Refused ones leave no trace, of that neither.
+  /// errors  kUnavailable, kDataLoss: our own disk.
+  virtual Result<std::vector<Refused>> Add(std::vector<Update> updates) = 0;
+
+  /// Takes parts of replies in before the rest has come. All of one array, dtype and range. A reply
+  /// that comes to nothing is taken out again piece by piece.
+  /// errors  as Add; whatever else fails leaves the sums as they were.
+  virtual bool CanFoldPieces() const { return false; }
+  virtual Status AddPieces(std::span<const Piece> pieces) {
+    static_cast<void>(pieces);
+    return Fail(Code::kUnimplemented, "this strategy wants whole replies");
+  }
+  virtual Status RemovePieces(std::span<const Piece> pieces) { return AddPieces(pieces); }
+
+  /// Whether what was taken in can be saved, so that its replies need not be kept.
+  virtual bool CanSave() const = 0;
+  /// Writes all that was taken in, to a file that is new; Load reads it back.
+  virtual Status Save(const std::string& path) = 0;
+  virtual Status Load(const std::string& path) = 0;
+
+  /// The arrays of the next global model, computed as they are asked for. The aggregator must
+  /// outlive them.
+  virtual Result<std::vector<NewArray>> Finish() = 0;
+};
+
+}  // namespace umbel::superlink::rounds

@@ -1,0 +1,18 @@
+// Which aggregator a strategy has.
+#pragma once
+
+#include <memory>
+
+#include "base/result.h"
+#include "superlink/rounds/aggregator.h"
+#include "superlink/rounds/plan.h"
+
+namespace umbel::superlink::rounds {
+
+bool RunsNatively(aggregation::StrategyKind kind);
+
+/// errors  kInvalidArgument: an array of the model cannot be averaged; kUnimplemented: the strategy;
+///         kResourceExhausted: no memory for the sums.
+Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model);
+
+}  // namespace umbel::superlink::rounds

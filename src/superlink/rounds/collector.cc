@@ -1,0 +1,236 @@
+#include "superlink/rounds/collector.h"
+
+#include <algorithm>
+
+#include "flower/record_bytes.h"
+#include "superlink/rounds/aggregators.h"
+#include "superlink/rounds/report.h"
+#include "umbel/rounds.pb.h"
+
+namespace umbel::superlink::rounds {
+namespace pb = ::umbel::rounds;
+namespace {
+
+constexpr size_t kFoldTogether = 4;  // updates: fewer, and the sums are read and written for each
+constexpr uint64_t kMetricsMax = uint64_t{64} << 20;
+
+ObjectId ToId(std::string_view bytes) {
+  ObjectId id;
+  if (bytes.size() == id.bytes.size()) std::copy(bytes.begin(), bytes.end(), id.bytes.begin());
+  return id;
+}
+
+/// Of a reply whose sums are in the checkpoint.
+Result<Part> DecodePart(const pb::Answered& answered) {
+  Part part;
+  part.node = NodeId{answered.node_id()};
+  part.outcome = Outcome::kAccepted;
+  part.weight = answered.weight();
+  part.seconds = answered.outcome().seconds();
+  part.bytes = answered.outcome().bytes();
+  part.folded = true;
+  flower::Budget budget{kMetricsMax};
+  UMBEL_ASSIGN(part.metrics,
+               flower::DecodeMetrics(answered.metrics().SerializeAsString(), budget));
+  return part;
+}
+
+}  // namespace
+
+Status EncodePart(const ObjectId& instruction, const Part& part, pb::Answered* out) {
+  out->set_node_id(part.node.value);
+  out->set_instruction(instruction.bytes.data(), instruction.bytes.size());
+  out->mutable_outcome()->set_seconds(part.seconds);
+  out->mutable_outcome()->set_bytes(part.bytes);
+  out->set_weight(part.weight);
+  UMBEL_ASSIGN(const std::string metrics, flower::EncodeMetrics(part.metrics));
+  out->mutable_metrics()->ParseFromString(metrics);
+  out->set_folded(part.folded);
+  return {};
+}
+
+Collector::Collector(Engine& engine, RunId run_id, const Plan& plan, const Model& model, bool train)
+    : engine_(engine), run_id_(run_id), plan_(plan), model_(model), train_(train) {}
+
+Result<std::unique_ptr<Collector>> Collector::Make(Engine& engine, RunId run_id, const Plan& plan,
+                                                   const Model& model, bool train,
+                                                   const pb::Progress& progress) {
+  std::unique_ptr<Collector> made(new Collector(engine, run_id, plan, model, train));
+  UMBEL_TRY(made->Begin(progress));
+  return made;
+}
+
+Status Collector::Begin(const pb::Progress& progress) {
+  asked_at_ = progress.asked_at();
+  for (const pb::Asked& asked : progress.asked()) {
+    Part part;
+    part.node = NodeId{asked.node_id()};
+    parts_.emplace(ToId(asked.instruction()), std::move(part));
+  }
+  for (const auto& [id, part] : parts_) {
+    open_.push_back(id);
+    open_text_.push_back(id.Hex());
+  }
+  if (train_) {
+    UMBEL_ASSIGN(aggregator_, MakeAggregator(plan_, model_));
+    if (!progress.checkpoint().empty()) UMBEL_TRY(aggregator_->Load(progress.checkpoint()));
+    if (aggregator_->CanFoldPieces())
+      early_.emplace(engine_, run_id_, model_, plan_.Key("weighted_by_key"), *aggregator_);
+  }
+  for (const pb::Answered& answered : progress.answered()) {
+    const ObjectId id = ToId(answered.instruction());
+    UMBEL_ASSIGN(parts_[id], DecodePart(answered));
+    Answered(id);
+  }
+  return {};
+}
+
+void Collector::Answered(const ObjectId& instruction) {
+  std::erase(open_, instruction);
+  std::erase(open_text_, instruction.Hex());
+}
+
+size_t Collector::accepted() const {
+  return static_cast<size_t>(std::count_if(parts_.begin(), parts_.end(), [](const auto& entry) {
+    return entry.second.outcome == Outcome::kAccepted;
+  }));
+}
+
+bool Collector::Full() const {
+  const uint32_t close_at = train_ ? plan_.close_train_at : plan_.close_evaluate_at;
+  return open_.empty() || (close_at > 0 && accepted() >= close_at);
+}
+
+Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
+  auto found = engine_.Read([&](State& state, WallTime now) -> std::optional<Collected> {
+    Run* run = state.FindRun(run_id_);
+    if (!run) return std::nullopt;
+    return state.CollectReplies(*run, open_text_, waker, now);
+  });
+  if (!found) return false;
+  const Wanted wanted{train_ ? &model_ : nullptr, plan_.Key("weighted_by_key")};
+  for (const auto& bytes : found->messages) {
+    RunObjects objects(engine_, run_id_);
+    UMBEL_ASSIGN(Judged judged, Judge(bytes->body, wanted, objects));
+    const ObjectId id = judged.update.instruction;
+    const auto at = parts_.find(id);
+    if (at == parts_.end()) continue;
+    Part& part = at->second;
+    Answered(id);
+    part.outcome = judged.outcome;
+    part.detail = std::move(judged.detail);
+    part.seconds = UnixSeconds(engine_.clock().Now()) - asked_at_;
+    part.bytes = judged.update.bytes;
+    if (part.outcome != Outcome::kAccepted) {
+      if (early_) UMBEL_TRY(early_->Drop(id));
+      continue;
+    }
+    part.weight = judged.update.weight;
+    part.metrics = judged.update.metrics;
+    judged.update.node = part.node;
+    if (!train_) continue;
+    if (early_) judged.update.folded = early_->Take(id);
+    pending_.push_back(std::move(judged.update));
+  }
+  if (early_ && !open_.empty()) UMBEL_TRY(early_->Look(open_, waker));
+  if (pending_.size() >= kFoldTogether || (Full() && !pending_.empty())) UMBEL_TRY(Fold());
+  return true;
+}
+
+Status Collector::Close() {
+  UMBEL_TRY(Fold());
+  if (!early_) return {};
+  for (const ObjectId& id : open_) UMBEL_TRY(early_->Drop(id));
+  return {};
+}
+
+Status Collector::Fold() {
+  if (pending_.empty()) return {};
+  std::vector<ObjectId> ids;
+  for (const Update& update : pending_) ids.push_back(update.instruction);
+  UMBEL_ASSIGN(const auto refused, aggregator_->Add(std::exchange(pending_, {})));
+  for (const Aggregator::Refused& one : refused) {
+    Part& part = parts_.at(ids[one.index]);
+    part.outcome = one.outcome;
+    part.detail = one.detail;
+    if (one.outcome == Outcome::kNonFinite && plan_.fail_on_non_finite)
+      return Fail(Code::kInvalidArgument, fmt::format("node {}: {}", part.node, one.detail));
+  }
+  for (const ObjectId& id : ids) {
+    Part& part = parts_.at(id);
+    if (part.outcome != Outcome::kAccepted) continue;
+    part.folded = true;
+    spooled_ += part.bytes;
+  }
+  return {};
+}
+
+Result<std::vector<ObjectId>> Collector::Save(const std::string& path, pb::Progress* progress) {
+  UMBEL_TRY(Fold());
+  // Half a reply is not to be in a checkpoint that nobody could take it out of.
+  if (early_) UMBEL_TRY(early_->DropAll());
+  if (!path.empty()) UMBEL_TRY(aggregator_->Save(path));
+  std::vector<ObjectId> saved;
+  progress->clear_answered();
+  for (const auto& [id, part] : parts_) {
+    if (!part.folded || part.outcome != Outcome::kAccepted) continue;
+    saved.push_back(id);
+    UMBEL_TRY(EncodePart(id, part, progress->add_answered()));
+  }
+  progress->set_checkpoint(path);
+  spooled_ = 0;
+  return saved;
+}
+
+std::vector<ObjectId> Collector::Instructions() const {
+  std::vector<ObjectId> ids;
+  for (const auto& [id, part] : parts_) ids.push_back(id);
+  return ids;
+}
+
+std::vector<std::pair<ObjectId, const Part*>> Collector::Accepted() const {
+  std::vector<std::pair<ObjectId, const Part*>> used;
+  for (const auto& [id, part] : parts_)
+    if (part.outcome == Outcome::kAccepted) used.emplace_back(id, &part);
+  std::sort(used.begin(), used.end(),
+            [](const auto& a, const auto& b) { return a.second->node < b.second->node; });
+  return used;
+}
+
+flower::MetricRecord Collector::MeanMetrics() const {
+  std::vector<WeightedMetrics> metrics;
+  for (const auto& [id, part] : Accepted()) metrics.push_back({part->weight, &part->metrics});
+  return rounds::MeanMetrics(metrics, plan_.Key("weighted_by_key"));
+}
+
+void Collector::Describe(pb::Phase* phase) const {
+  phase->set_asked(static_cast<uint32_t>(parts_.size()));
+  phase->set_accepted(static_cast<uint32_t>(accepted()));
+  phase->set_bytes_sent(model_.bytes() * parts_.size());
+  uint64_t received = 0;
+  std::vector<const Part*> sorted;
+  for (const auto& [id, part] : parts_) sorted.push_back(&part);
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Part* a, const Part* b) { return a->node < b->node; });
+  for (const Part* part : sorted) {
+    pb::NodeOutcome* one = phase->add_nodes();
+    one->set_node_id(part->node.value);
+    one->set_outcome(std::string(Name(part->outcome)));
+    one->set_detail(part->detail);
+    one->set_seconds(part->seconds);
+    one->set_bytes(part->bytes);
+    received += part->bytes;
+  }
+  phase->set_bytes_received(received);
+}
+
+std::string Collector::Reasons() const {
+  std::string text;
+  for (const auto& [id, part] : parts_)
+    if (part.outcome != Outcome::kAccepted)
+      text += fmt::format("{}node {}: {} {}", text.empty() ? "" : "; ", part.node,
+                          Name(part.outcome), part.detail);
+  return text.empty() ? "no other was asked" : text;
+}
+
+}  // namespace umbel::superlink::rounds

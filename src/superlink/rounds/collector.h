@@ -1,0 +1,100 @@
+// The replies of one phase: judged as they come, folded, and remembered. Belongs to the thread of its
+// session.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "base/result.h"
+#include "base/wake.h"
+#include "superlink/engine.h"
+#include "superlink/rounds/aggregator.h"
+#include "superlink/rounds/early.h"
+#include "superlink/rounds/plan.h"
+
+namespace umbel::rounds {
+class Answered;
+class Phase;
+class Progress;
+}  // namespace umbel::rounds
+
+namespace umbel::superlink::rounds {
+
+/// A node's part in the phase.
+struct Part {
+  NodeId node;
+  Outcome outcome = Outcome::kLate;
+  std::string detail;
+  double weight = 0;
+  double seconds = 0;  // from asked to answered
+  uint64_t bytes = 0;
+  flower::MetricRecord metrics;
+  bool folded = false;  // into sums that can be saved
+};
+
+Status EncodePart(const ObjectId& instruction, const Part& part, ::umbel::rounds::Answered* out);
+
+class Collector {
+ public:
+  /// Of training: what is folded. Of evaluation: null.
+  static Result<std::unique_ptr<Collector>> Make(Engine& engine, RunId run_id, const Plan& plan,
+                                                 const Model& model, bool train,
+                                                 const ::umbel::rounds::Progress& progress);
+
+  /// Judges what has come, and folds what is worth it. False: the run is gone.
+  /// errors  kUnavailable, kDataLoss: our own disk; kInvalidArgument: the plan fails a run with such
+  ///         a reply.
+  Result<bool> Look(const std::shared_ptr<Wakeable>& waker);
+  /// Folds the rest, which may refuse some; of replies that are still arriving nothing stays.
+  Status Close();
+
+  /// Everybody has answered, or as many as the plan wants.
+  bool Full() const;
+  /// Bytes of replies that are folded and still kept.
+  uint64_t spooled() const { return spooled_; }
+  size_t accepted() const;
+  size_t asked() const { return parts_.size(); }
+  Aggregator* aggregator() { return aggregator_.get(); }
+
+  /// Writes the sums to `path` ("": nowhere) and what they hold to `progress`.
+  /// returns  instructions whose replies need not be kept any more.
+  Result<std::vector<ObjectId>> Save(const std::string& path,
+                                     ::umbel::rounds::Progress* progress);
+
+  std::vector<ObjectId> Instructions() const;
+  /// Those that count, by node: the order of arrival shows nowhere.
+  std::vector<std::pair<ObjectId, const Part*>> Accepted() const;
+  flower::MetricRecord MeanMetrics() const;
+  void Describe(::umbel::rounds::Phase* phase) const;
+  /// Who does not count and why, for a person.
+  std::string Reasons() const;
+
+ private:
+  Collector(Engine& engine, RunId run_id, const Plan& plan, const Model& model, bool train);
+  Status Begin(const ::umbel::rounds::Progress& progress);
+  Status Fold();
+  void Answered(const ObjectId& instruction);
+
+  Engine& engine_;
+  const RunId run_id_;
+  const Plan& plan_;
+  const Model& model_;
+  const bool train_;
+  double asked_at_ = 0;
+  std::map<ObjectId, Part> parts_;  // by instruction
+  std::vector<ObjectId> open_;      // instructions without an answer
+  std::vector<std::string> open_text_;
+  std::vector<Update> pending_;  // judged, not yet folded
+  std::unique_ptr<Aggregator> aggregator_;
+  std::optional<EarlyFold> early_;
+  uint64_t spooled_ = 0;
+};
+
+}  // namespace umbel::superlink::rounds

@@ -1,0 +1,288 @@
+#include "superlink/rounds/early.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "superlink/rounds/reply.h"
+
+namespace umbel::superlink::rounds {
+namespace {
+
+constexpr uint64_t kChunkSize = 5'242'880;  // where Flower cuts an array's bytes
+constexpr size_t kFoldTogether = 4;         // fewer, and the sums are read and written for each
+
+/// The small objects of a reply; its chunks may be missing yet, and are only counted.
+class Outline final : public flower::ObjectSource {
+ public:
+  explicit Outline(RunObjects& objects) : objects_(objects) {}
+
+  Result<std::string> Read(const ObjectId& id, uint64_t max) override {
+    return objects_.Read(id, max);
+  }
+  Result<std::vector<flower::FileRange>> Chunk(const ObjectId& id) override {
+    chunks_.push_back(id);
+    return std::vector<flower::FileRange>{{chunks_.size() - 1, 0}};
+  }
+  const ObjectId& chunk(const flower::FileRange& piece) const {
+    return chunks_[static_cast<size_t>(piece.offset)];
+  }
+
+ private:
+  RunObjects& objects_;
+  std::vector<ObjectId> chunks_;
+};
+
+}  // namespace
+
+struct EarlyFold::Reply {
+  struct Array {
+    std::vector<ObjectId> chunks;
+    std::optional<tensor::NpyHead> npy;
+    std::vector<std::optional<Piece>> folded;  // by chunk
+    std::vector<bool> seen;
+  };
+  ObjectId id;
+  bool open = false;    // its outline is known
+  bool given_up = false;  // folded when it is complete, if at all
+  double weight = 0;
+  std::vector<Array> arrays;  // in the model's order
+};
+
+EarlyFold::EarlyFold(Engine& engine, RunId run_id, const Model& model, std::string weighted_by_key,
+                     Aggregator& aggregator)
+    : engine_(engine),
+      run_id_(run_id),
+      model_(model),
+      weighted_by_key_(std::move(weighted_by_key)),
+      aggregator_(aggregator) {}
+EarlyFold::~EarlyFold() = default;
+
+Status EarlyFold::Look(const std::vector<ObjectId>& open, const std::shared_ptr<Wakeable>& waker) {
+  std::vector<std::pair<ObjectId, ObjectId>> arriving;  // instruction, reply
+  engine_.Read([&](State& state, WallTime) {
+    Run* run = state.FindRun(run_id_);
+    if (!run) return;
+    for (const ObjectId& id : open) {
+      const auto asked = run->messages.find(id);
+      if (asked == run->messages.end() || !asked->second.answer) continue;
+      const auto reply = run->messages.find(*asked->second.answer);
+      if (reply != run->messages.end() && !reply->second.complete)
+        arriving.emplace_back(id, reply->first);
+    }
+    run->object_waiters.Add(waker);
+  });
+  for (const auto& [instruction, id] : arriving) {
+    auto& reply = replies_[instruction];
+    if (reply && reply->id != id) UMBEL_TRY(Drop(instruction));
+    if (!reply) {
+      reply = std::make_unique<Reply>();
+      reply->id = id;
+    }
+    if (reply->given_up) continue;
+    if (!reply->open) UMBEL_TRY(Open(*reply));
+    if (reply->open && !reply->given_up) UMBEL_TRY(Gather(instruction, *reply));
+  }
+  return FoldWhatIsWorthIt(open.size());
+}
+
+Status EarlyFold::Open(Reply& reply) {
+  RunObjects objects(engine_, run_id_);
+  Outline outline(objects);
+  const auto records = flower::ReadRecords(reply.id, outline);
+  if (!records.ok()) {
+    // Not there yet, or never right: the judge of the whole reply will say.
+    reply.given_up = records.error().code != Code::kNotFound;
+    return {};
+  }
+  const flower::ArrayRecord* arrays = nullptr;
+  const flower::MetricRecord* metrics = nullptr;
+  size_t count = 0;
+  for (const auto& [name, record] : *records) {
+    if (const auto* a = std::get_if<flower::ArrayRecord>(&record)) arrays = a, ++count;
+    if (const auto* m = std::get_if<flower::MetricRecord>(&record)) metrics = m, ++count;
+  }
+  const auto weight = metrics != nullptr ? WeightOf(*metrics, weighted_by_key_) : std::nullopt;
+  reply.given_up = count != 2 || arrays == nullptr || !weight ||
+                   arrays->size() != model_.arrays.size();
+  if (reply.given_up) return {};
+  reply.weight = *weight;
+  reply.arrays.resize(model_.arrays.size());
+  for (size_t a = 0; a < model_.arrays.size(); ++a) {
+    const auto found =
+        std::find_if(arrays->begin(), arrays->end(),
+                     [&](const auto& entry) { return entry.first == model_.arrays[a].name; });
+    reply.given_up |= found == arrays->end();
+    if (reply.given_up) return {};
+    Reply::Array& array = reply.arrays[a];
+    for (const flower::FileRange& piece : found->second.pieces)
+      array.chunks.push_back(outline.chunk(piece));
+    array.folded.resize(array.chunks.size());
+    array.seen.resize(array.chunks.size());
+  }
+  reply.open = true;
+  return {};
+}
+
+Status EarlyFold::Gather(const ObjectId& instruction, Reply& reply) {
+  std::vector<Place> here;
+  engine_.Read([&](State& state, WallTime) {
+    const Run* run = state.FindRun(run_id_);
+    if (!run) return;
+    for (size_t a = 0; a < reply.arrays.size(); ++a) {
+      const Reply::Array& array = reply.arrays[a];
+      for (size_t c = 0; c < array.chunks.size(); ++c) {
+        if (array.seen[c]) continue;
+        const auto slot = run->objects.find(array.chunks[c]);
+        // Chunks come in order; the first one has the head.
+        if (slot == run->objects.end() || !slot->second.available) break;
+        here.emplace_back(a, c);
+      }
+    }
+  });
+  RunObjects objects(engine_, run_id_);
+  for (const auto& [a, c] : here) {
+    auto place = objects.Place(reply.arrays[a].chunks[c]);
+    auto piece = place.ok() ? PieceOf(reply, a, c, *std::move(place)) : std::nullopt;
+    if (!piece) {
+      UMBEL_TRY(Retract(reply));
+      reply.given_up = true;
+      return {};
+    }
+    reply.arrays[a].seen[c] = true;
+    if (piece->count > 0) waiting_[{a, c}].push_back({instruction, *std::move(piece), c});
+  }
+  return {};
+}
+
+/// nullopt: not what the judge would take, or not cut as Flower cuts.
+std::optional<Piece> EarlyFold::PieceOf(Reply& reply, size_t a, size_t c,
+                                        std::shared_ptr<const ChunkPlace> place) {
+  Reply::Array& array = reply.arrays[a];
+  const ModelArray& model = model_.arrays[a];
+  if (c == 0) {
+    std::string prefix(static_cast<size_t>(std::min<uint64_t>(place->size, 4096)), '\0');
+    if (!ReadPlace(*place, 0, prefix).ok()) return std::nullopt;
+    auto head = tensor::ParseNpyHead(prefix);
+    if (!head.ok() || !head->has_value()) return std::nullopt;
+    array.npy = **std::move(head);
+  }
+  const tensor::NpyHead& npy = *array.npy;
+  if (npy.shape != model.npy.shape || npy.fortran_order || npy.dtype.size() < 2 ||
+      (npy.dtype[1] == 'c') != (model.npy.dtype[1] == 'c'))
+    return std::nullopt;
+  const uint64_t file = npy.data_offset + npy.element_count * npy.item_size;
+  const uint64_t begin = kChunkSize * c;
+  const bool last = c + 1 == array.chunks.size();
+  if (begin >= file || (last ? begin + place->size != file : place->size != kChunkSize))
+    return std::nullopt;
+  const uint64_t data = c == 0 ? npy.data_offset : begin;
+  if (data > begin + place->size || (data - npy.data_offset) % npy.item_size != 0 ||
+      (begin + place->size - data) % npy.item_size != 0)
+    return std::nullopt;
+  Piece piece;
+  piece.array = a;
+  piece.dtype = npy.dtype;
+  piece.first = (data - npy.data_offset) / npy.item_size;
+  piece.count = (begin + place->size - data) / npy.item_size;
+  piece.offset = data - begin;
+  piece.place = std::move(place);
+  piece.weight = reply.weight;
+  return piece;
+}
+
+Status EarlyFold::FoldWhatIsWorthIt(size_t open) {
+  for (auto at = waiting_.begin(); at != waiting_.end();) {
+    // Those that have not sent this place yet may still come; when all have, nobody is waited for.
+    if (at->second.size() < kFoldTogether && at->second.size() + folded_[at->first] < open) {
+      ++at;
+      continue;
+    }
+    std::vector<Waiting> group = std::move(at->second);
+    at = waiting_.erase(at);
+    UMBEL_TRY(Fold(std::move(group)));
+  }
+  return {};
+}
+
+Status EarlyFold::Fold(std::vector<Waiting> group) {
+  // One dtype at a time; there is hardly ever a second.
+  while (!group.empty()) {
+    const auto other = std::stable_partition(group.begin(), group.end(), [&](const Waiting& one) {
+      return one.piece.dtype == group[0].piece.dtype && one.piece.first == group[0].piece.first &&
+             one.piece.count == group[0].piece.count;
+    });
+    std::vector<Piece> pieces;
+    for (auto it = group.begin(); it != other; ++it) pieces.push_back(it->piece);
+    const Status folded = aggregator_.AddPieces(pieces);
+    if (!folded.ok() &&
+        (folded.error().code == Code::kUnavailable))
+      return folded;
+    for (auto it = group.begin(); it != other; ++it) {
+      Reply& reply = *replies_.at(it->instruction);
+      if (folded.ok() && !reply.given_up) {
+        ++folded_[{it->piece.array, it->chunk}];
+        reply.arrays[it->piece.array].folded[it->chunk] = std::move(it->piece);
+      } else if (folded.ok()) {
+        UMBEL_TRY(aggregator_.RemovePieces({&it->piece, 1}));
+      } else {
+        // One of them is at fault, or they are too much: each is judged by itself when it is whole.
+        reply.given_up = true;
+        UMBEL_TRY(Retract(reply));
+      }
+    }
+    group.erase(group.begin(), other);
+  }
+  return {};
+}
+
+Status EarlyFold::Retract(Reply& reply) {
+  for (Reply::Array& array : reply.arrays) {
+    for (size_t c = 0; c < array.folded.size(); ++c) {
+      if (!array.folded[c]) continue;
+      --folded_[{array.folded[c]->array, c}];
+      UMBEL_TRY(aggregator_.RemovePieces({&*array.folded[c], 1}));
+      array.folded[c].reset();
+    }
+  }
+  return {};
+}
+
+std::vector<std::vector<ElementRange>> EarlyFold::Take(const ObjectId& instruction) {
+  const auto found = replies_.find(instruction);
+  if (found == replies_.end()) return {};
+  std::vector<std::vector<ElementRange>> folded;
+  for (const Reply::Array& array : found->second->arrays) {
+    auto& ranges = folded.emplace_back();
+    for (const auto& piece : array.folded)
+      if (piece) ranges.push_back({piece->first, piece->count});
+  }
+  for (auto& [place, group] : waiting_)
+    std::erase_if(group, [&](const Waiting& one) { return one.instruction == instruction; });
+  // What it has folded is not waited for by others: `open` counts it no more either.
+  for (const Reply::Array& array : found->second->arrays)
+    for (size_t c = 0; c < array.folded.size(); ++c)
+      if (array.folded[c]) --folded_[{array.folded[c]->array, c}];
+  replies_.erase(found);
+  return folded;
+}
+
+Status EarlyFold::Drop(const ObjectId& instruction) {
+  const auto found = replies_.find(instruction);
+  if (found == replies_.end()) return {};
+  for (auto& [place, group] : waiting_)
+    std::erase_if(group, [&](const Waiting& one) { return one.instruction == instruction; });
+  UMBEL_TRY(Retract(*found->second));
+  replies_.erase(found);
+  return {};
+}
+
+Status EarlyFold::DropAll() {
+  waiting_.clear();
+  for (auto& [instruction, reply] : replies_) {
+    UMBEL_TRY(Retract(*reply));
+    reply->given_up = true;
+  }
+  return {};
+}
+
+}  // namespace umbel::superlink::rounds

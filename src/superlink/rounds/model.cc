@@ -1,0 +1,245 @@
+#include "superlink/rounds/model.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "base/parallel_for.h"
+#include "flower/record_json.h"
+#include "tensor/hash_lanes.h"
+#include "tensor/object.h"
+#include "tensor/quote.h"
+#include "tensor/tree.h"
+
+namespace umbel::superlink::rounds {
+namespace {
+
+using tensor::ObjectType;
+using tensor::TreeNode;
+
+constexpr uint64_t kChunkSize = 5'242'880;          // Flower's, so that nothing is sent twice
+constexpr uint64_t kInlineMax = uint64_t{64} << 10;  // as for objects that are received
+constexpr size_t kHashTogether = 4;                  // chunks: their memory is each thread's
+constexpr size_t kFirstLook = 256;                   // of an NPY file: heads are 128 bytes mostly
+
+Result<ModelArray> OpenArray(const std::string& name, const flower::ArrayRef& ref,
+                             RunObjects& objects) {
+  const auto bad = [&](std::string_view what) {
+    return Fail(Code::kInvalidArgument, fmt::format("array {}: {}", tensor::Quote(name), what));
+  };
+  if (ref.stype != "numpy.ndarray")
+    return bad(fmt::format("its stype {} is not numpy.ndarray", tensor::Quote(ref.stype)));
+  ModelArray array{name, {}, objects.File(ref)};
+  const uint64_t size = array.file.size();
+  for (size_t look = kFirstLook;; look *= 4) {
+    std::string prefix(static_cast<size_t>(std::min<uint64_t>(look, size)), '\0');
+    UMBEL_TRY(array.file.Read(0, prefix));
+    auto head = tensor::ParseNpyHead(prefix);
+    if (!head.ok()) return bad(head.error().message);
+    if (head->has_value()) {
+      array.npy = **std::move(head);
+      break;
+    }
+    if (prefix.size() == size) return bad("ends within its NPY head");
+  }
+  if (size - array.npy.data_offset != array.data_bytes())
+    return bad(fmt::format("has {} bytes of data, its head says {}", size - array.npy.data_offset,
+                           array.data_bytes()));
+  return array;
+}
+
+/// A chunk of a new array: bytes [begin, begin + size) of its NPY file.
+struct Cut {
+  size_t array = 0;
+  uint64_t begin = 0;
+  uint64_t size = 0;
+  ObjectId id;
+  State::ModelObject object;
+};
+
+struct Layout {
+  std::string head;  // of the NPY file
+  uint64_t item = 0;
+  uint64_t count = 0;
+  std::vector<size_t> cuts;
+};
+
+/// One chunk's object.
+Result<std::string> FillCut(const NewArray& array, const Layout& layout, const Cut& cut) {
+  std::string whole =
+      fmt::format("{}  {}", tensor::ObjectTypeName(ObjectType::kArrayChunk), cut.size);
+  whole.push_back('\0');
+  const size_t data = whole.size();
+  whole.resize(data + static_cast<size_t>(cut.size));
+  uint64_t begin = cut.begin;
+  std::span<char> out(whole.data() + data, static_cast<size_t>(cut.size));
+  if (begin < layout.head.size()) {
+    const size_t take = static_cast<size_t>(
+        std::min<uint64_t>(layout.head.size() - begin, out.size()));
+    std::copy_n(layout.head.data() + begin, take, out.data());
+    out = out.subspan(take);
+    begin += take;
+  }
+  const uint64_t first = (begin - layout.head.size()) / layout.item;
+  if (!out.empty()) UMBEL_TRY(array.fill(first, out.size() / layout.item, out));
+  return whole;
+}
+
+/// Puts it where it stays.
+Status StoreCut(Engine& engine, RunId run_id, std::string whole, Cut& cut) {
+  store::ObjectRow& row = cut.object.row;
+  row.run_id = run_id;
+  row.object_id = cut.id;
+  row.size = whole.size();
+  if (whole.size() < kInlineMax) {
+    row.content = std::move(whole);
+    return {};
+  }
+  UMBEL_ASSIGN(const store::Extent extent, engine.segments().Allocate(run_id, whole.size()));
+  cut.object.extent = engine.OwnExtent(extent);
+  row.segment = extent.segment;
+  row.offset = extent.offset;
+  UMBEL_TRY(engine.segments().Write(extent, 0, whole));
+  if (engine.sync_files()) UMBEL_TRY(engine.segments().Sync(extent));
+  return {};
+}
+
+/// A few chunks at once, because they are hashed side by side.
+Status WriteCuts(Engine& engine, RunId run_id, const std::vector<NewArray>& arrays,
+                 const std::vector<Layout>& layouts, std::span<Cut> cuts) {
+  std::vector<std::string> wholes;
+  std::vector<std::string_view> views;
+  for (const Cut& cut : cuts) {
+    UMBEL_ASSIGN(std::string whole, FillCut(arrays[cut.array], layouts[cut.array], cut));
+    wholes.push_back(std::move(whole));
+  }
+  views.assign(wholes.begin(), wholes.end());
+  std::vector<ObjectId> ids(cuts.size());
+  tensor::Sha256Many(views, ids);
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    cuts[i].id = ids[i];
+    UMBEL_TRY(StoreCut(engine, run_id, std::move(wholes[i]), cuts[i]));
+  }
+  return {};
+}
+
+ObjectId AddSmall(RunId run_id, ObjectType type, std::span<const ObjectId> children,
+                  std::string_view body, NewModel& made) {
+  State::ModelObject object;
+  object.row.run_id = run_id;
+  object.row.content = tensor::MakeObject(type, children, body);
+  object.row.size = object.row.content.size();
+  object.row.object_id = tensor::ObjectIdOf(object.row.content);
+  made.objects.push_back(std::move(object));
+  return made.objects.back().row.object_id;
+}
+
+/// Children, each once, in order of first appearance.
+size_t PlaceOf(std::vector<ObjectId>& ids, const ObjectId& id) {
+  const auto at = std::find(ids.begin(), ids.end(), id);
+  if (at != ids.end()) return static_cast<size_t>(at - ids.begin());
+  ids.push_back(id);
+  return ids.size() - 1;
+}
+
+}  // namespace
+
+uint64_t Model::bytes() const {
+  uint64_t sum = 0;
+  for (const ModelArray& array : arrays) sum += array.data_bytes();
+  return sum;
+}
+
+Result<std::vector<ModelArray>> OpenArrays(const flower::ArrayRecord& record, RunObjects& objects) {
+  std::vector<ModelArray> arrays;
+  arrays.reserve(record.size());
+  for (const auto& [name, ref] : record) {
+    UMBEL_ASSIGN(ModelArray array, OpenArray(name, ref, objects));
+    arrays.push_back(std::move(array));
+  }
+  return arrays;
+}
+
+Result<Model> LoadModel(Engine& engine, RunId run_id, std::string tree) {
+  UMBEL_ASSIGN(const tensor::TreeIds ids, tensor::ParseTree(tree));
+  RunObjects objects(engine, run_id);
+  UMBEL_ASSIGN(const flower::ArrayRecord record, flower::ReadArrayRecord(ids.root, objects));
+  Model model;
+  model.record = ids.root;
+  model.tree = std::move(tree);
+  UMBEL_ASSIGN(model.arrays, OpenArrays(record, objects));
+  return model;
+}
+
+Result<std::string> DtypeName(std::string_view descr) {
+  if (descr.size() < 3 || descr.find_first_of("fiucb", 1) != 1)
+    return Fail(Code::kInvalidArgument,
+                fmt::format("dtype {} is not a number", tensor::Quote(descr)));
+  unsigned bytes = 0;
+  for (const char c : descr.substr(2)) {
+    if (c < '0' || c > '9' || bytes > 99)
+      return Fail(Code::kInvalidArgument,
+                  fmt::format("dtype {} is not a number", tensor::Quote(descr)));
+    bytes = bytes * 10 + static_cast<unsigned>(c - '0');
+  }
+  if (descr[1] == 'b') return std::string("bool");
+  const std::string_view kind = descr[1] == 'f'   ? "float"
+                                : descr[1] == 'i' ? "int"
+                                : descr[1] == 'u' ? "uint"
+                                                  : "complex";
+  return fmt::format("{}{}", kind, bytes * 8);
+}
+
+Result<NewModel> WriteModel(Engine& engine, RunId run_id, std::vector<NewArray> arrays) {
+  std::vector<Layout> layouts(arrays.size());
+  std::vector<Cut> cuts;
+  for (size_t a = 0; a < arrays.size(); ++a) {
+    Layout& layout = layouts[a];
+    layout.head = tensor::MakeNpyHead(arrays[a].dtype, arrays[a].shape);
+    UMBEL_ASSIGN(const auto npy, tensor::ParseNpyHead(layout.head));
+    UMBEL_CHECK(npy.has_value());
+    layout.item = npy->item_size;
+    layout.count = npy->element_count;
+    const uint64_t size = layout.head.size() + layout.item * layout.count;
+    for (uint64_t begin = 0; begin < size; begin += kChunkSize) {
+      layout.cuts.push_back(cuts.size());
+      cuts.push_back({a, begin, std::min(kChunkSize, size - begin), {}, {}});
+    }
+  }
+  // A thread costs more than a small model does.
+  const size_t threads = cuts.size() > arrays.size() + 1 ? HardwareThreads() : 1;
+  const size_t together = std::clamp<size_t>(cuts.size() / threads, 1, kHashTogether);
+  UMBEL_TRY(ParallelFor((cuts.size() + together - 1) / together, threads, [&](size_t task) {
+    const std::span<Cut> group =
+        std::span(cuts).subspan(task * together, std::min(together, cuts.size() - task * together));
+    return WriteCuts(engine, run_id, arrays, layouts, group);
+  }));
+  NewModel made;
+  TreeNode root;
+  std::vector<ObjectId> array_ids;
+  flower::Ordered<ObjectId> names;
+  for (size_t a = 0; a < arrays.size(); ++a) {
+    UMBEL_ASSIGN(std::string dtype, DtypeName(arrays[a].dtype));
+    flower::ArrayBody body{std::move(dtype), {}, "numpy.ndarray", {}};
+    for (const uint64_t size : arrays[a].shape) body.shape.push_back(static_cast<int64_t>(size));
+    std::vector<ObjectId> chunk_ids;
+    for (const size_t i : layouts[a].cuts) {
+      body.chunks.push_back(PlaceOf(chunk_ids, cuts[i].id));
+      made.objects.push_back(std::move(cuts[i].object));
+    }
+    const ObjectId id = AddSmall(run_id, ObjectType::kArray, chunk_ids,
+                                 flower::WriteArray(body), made);
+    names.emplace_back(arrays[a].name, id);
+    const size_t before = array_ids.size();
+    PlaceOf(array_ids, id);
+    if (array_ids.size() == before) continue;  // equal to an earlier one
+    TreeNode node{id, {}};
+    for (const ObjectId& chunk : chunk_ids) node.children.push_back({chunk, {}});
+    root.children.push_back(std::move(node));
+  }
+  root.id = AddSmall(run_id, ObjectType::kArrayRecord, array_ids, flower::WriteNames(names), made);
+  made.model.record = root.id;
+  made.model.tree = tensor::EncodeTree(root);
+  return made;
+}
+
+}  // namespace umbel::superlink::rounds

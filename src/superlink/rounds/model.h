@@ -1,0 +1,71 @@
+// A global model as objects of its run: what its arrays are, where they lie, how a new one is made.
+// Belongs to the thread of its session, but where it says otherwise.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "superlink/engine.h"
+#include "superlink/rounds/objects.h"
+#include "tensor/npy.h"
+
+namespace umbel::superlink::rounds {
+
+struct ModelArray {
+  std::string name;
+  tensor::NpyHead npy;
+  ArrayFile file;
+
+  uint64_t data_bytes() const { return npy.element_count * npy.item_size; }
+};
+
+struct Model {
+  ObjectId record;   // its ArrayRecord
+  std::string tree;  // serialized ObjectTree of that
+  std::vector<ModelArray> arrays;
+
+  uint64_t bytes() const;  // of the arrays' data
+};
+
+/// The arrays of a record, whose chunks are NPY files.
+/// errors  kInvalidArgument: an array that is no NPY file, or is longer or shorter than its head
+///         says; kNotFound: an object is missing; those of ReadRecords.
+Result<std::vector<ModelArray>> OpenArrays(const flower::ArrayRecord& record, RunObjects& objects);
+
+/// tree  serialized ObjectTree of an ArrayRecord of the run.
+Result<Model> LoadModel(Engine& engine, RunId run_id, std::string tree);
+
+/// An array to be: `fill` writes `count` elements from `first` on, C order, little-endian. It is
+/// called from several threads at once, with ranges that do not overlap and begin at multiples of
+/// kFillAlign.
+inline constexpr uint64_t kFillAlign = 256;
+struct NewArray {
+  std::string name;
+  std::string dtype;  // NumPy's descr: "<f4"
+  std::vector<uint64_t> shape;
+  std::function<Status(uint64_t first, uint64_t count, std::span<char> out)> fill;
+};
+
+/// The objects of a new model: large ones are in the run's segment files already, their rows are the
+/// caller's to write.
+struct NewModel {
+  Model model;  // its files are not open: LoadModel once the rows are there
+  std::vector<State::ModelObject> objects;
+};
+
+/// cost    one pass over the arrays on all cores: filled, hashed and written in chunks of 5 MiB, of
+///         which each core holds one.
+/// errors  kResourceExhausted: the disk is full; what `fill` returns.
+Result<NewModel> WriteModel(Engine& engine, RunId run_id, std::vector<NewArray> arrays);
+
+/// NumPy's name of a descr: "float32" of "<f4".
+/// errors  kInvalidArgument: text, bytes or anything else that is not a number.
+Result<std::string> DtypeName(std::string_view descr);
+
+}  // namespace umbel::superlink::rounds
