@@ -1,8 +1,11 @@
 // The umbel binary: the first word picks the command.
+#include <fmt/core.h>
+
 #include <cstdio>
 #include <cstring>
 #include <string_view>
 
+#include "base/version.h"
 #include "cli/commands.h"
 #include "process/confined.h"
 #include "process/process.h"
@@ -16,6 +19,7 @@ Usage: umbel COMMAND [options]
 Commands:
   superlink   Serve SuperNodes, ServerApps and the flwr command (in place of flower-superlink)
   supernode   Run ClientApps at a site (in place of flower-supernode)
+  run         Train an app by native rounds, without a ServerApp (in place of flwr run)
 
 Other:
   umbel COMMAND --help    what a command takes, with examples
@@ -28,10 +32,11 @@ int main(int argc, char** argv) {
   const std::string_view command = argc > 1 ? argv[1] : "--help";
   if (command == "superlink") return umbel::cli::SuperLinkCommand(argc - 1, argv + 1);
   if (command == "supernode") return umbel::cli::SuperNodeCommand(argc - 1, argv + 1);
+  if (command == "run") return umbel::cli::RunCommand(argc - 1, argv + 1);
   if (command == "guard") return umbel::process::GuardMain(argc, argv);      // not for people
   if (command == "confine") return umbel::process::ConfineMain(argc, argv);  // nor this
   if (command == "--version" || command == "-V") {
-    std::puts("umbel 0.1.0 (speaks Flower 1.41)");
+    fmt::print("umbel {} (speaks Flower 1.41)\n", umbel::kVersion);
     return 0;
   }
   const bool asked = command == "--help" || command == "-h" || command == "help";

@@ -21,6 +21,9 @@ int SuperNodeCommand(int argc, char** argv, const supernode::HostFactory& make_h
 /// `umbel supernode status ...`; argv[0] is "status".
 int SuperNodeStatusCommand(int argc, char** argv);
 
+/// `umbel run ...`; argv[0] is "run".
+int RunCommand(int argc, char** argv);
+
 /// Where the SuperLink on this port keeps its state unless told otherwise.
 std::string StateDirectory(int64_t port);
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 
 from tests.harness.servers import (
@@ -478,10 +479,19 @@ class Federation:
 
     # ---- the command line -------------------------------------------------------------------
 
-    def command(self, *arguments: object) -> Command:
-        """Start a `flwr` command."""
+    def umbel_run(self, initial: Mapping[str, object], *flags: object, app: Path = TOY) -> Command:
+        """Start `umbel run` with this initial model; without a ServerApp."""
+        model = self._home / f"{len(self._commands):03d}-initial.npz"
+        np.savez(model, **initial)
+        tls = self.server.tls
+        where = ["--root-certificates", tls.ca] if tls else ["--insecure"]
+        arguments = ["run", app, "--superlink", self.server.address, *where, "--initial", model]
+        return self.command(*arguments, "--flwr", venv_program("flwr"), *flags, program=umbel_bin())
+
+    def command(self, *arguments: object, program: object = None) -> Command:
+        """Start a `flwr` command, or one of another program."""
         log = self._home / f"{len(self._commands):03d}-{arguments[0]}.log"
-        line = [venv_program("flwr"), *arguments]
+        line = [program or venv_program("flwr"), *arguments]
         # Wide enough that a table does not break its cells.
         env = child_env(self._home, COLUMNS="250", TERM="dumb")
         command = Command("flwr", line, env, log)

@@ -1,0 +1,398 @@
+// `umbel run`: trains an app's ClientApp by native rounds, without any ServerApp.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "cli/commands.h"
+#include "cli/initial_model.h"
+#include "cli/settings.h"
+#include "cli/superlink_client.h"
+#include "flower/node_config.h"
+#include "flower/record_bytes.h"
+#include "flwr/control.pb.h"
+#include "flwr/runtime.pb.h"
+#include "tensor/frame.h"
+#include "tensor/sha256.h"
+#include "tensor/wire.h"
+#include "umbel/rounds.pb.h"
+
+namespace umbel::cli {
+namespace {
+
+namespace pb = ::umbel::rounds;
+
+constexpr const char* kFooter = R"(Examples:
+  umbel run . --insecure --initial model.npz --rounds 10 --watch
+      FedAvg over all nodes, with the ClientApp of the app in this folder; progress as it comes.
+  umbel run . --insecure --initial model.npz --strategy fedprox --set proximal_mu=0.1 \
+      --set fraction_train=0.5 --train-config 'lr=0.01 local-epochs=2' --out trained.npz
+      Half of the nodes train in each round; the last model is written to trained.npz.
+  umbel run app.fab --superlink fl.example.org:8000 --root-certificates ca.crt --plan plan.toml
+      A FAB that is built already, by a plan in a file.
+  umbel run . --insecure --initial model.npz --stop-metric accuracy --stop-at-least 0.95
+      Ends early, once the nodes' mean accuracy is 0.95.
+
+A model is an .npz file, as np.savez writes it; its names are those of the ArrayRecord.)";
+
+constexpr double kStartTtl = 3600;  // seconds for the initial model to be taken in
+constexpr std::chrono::seconds kWatchHold{20};
+
+struct Values {
+  std::string app;
+  std::string superlink = "127.0.0.1:8000";
+  bool insecure = false;
+  std::string root_certificates;
+  std::string plan_file;
+  std::string initial;
+  std::string out;
+  std::string strategy = "FedAvg";
+  uint32_t rounds = 3;
+  double timeout = 3600;
+  std::vector<std::string> set;
+  std::string train_config, evaluate_config, run_config;
+  std::string stop_metric;
+  std::optional<double> stop_at_least, stop_at_most;
+  uint32_t stop_patience = 0;
+  double stop_seconds = 0;
+  bool smaller_is_better = false;
+  uint64_t seed = 0;
+  uint32_t close_train_at = 0, close_evaluate_at = 0, min_train_replies = 0;
+  std::vector<std::string> nodes;
+  std::string keep = "last";
+  double spool_models = 0;
+  std::string flwr = "flwr";
+  bool watch = false;
+};
+
+int Complain(const Error& error) {
+  std::fprintf(stderr, "umbel run: %s\n", error.message.c_str());
+  return 1;
+}
+
+/// What `flwr build` makes of an app's folder.
+Result<std::string> BuildFab(const std::string& flwr, const std::string& app) {
+  std::string scratch = (std::filesystem::temp_directory_path() / "umbel-run-XXXXXX").string();
+  if (::mkdtemp(scratch.data()) == nullptr) return Fail(SystemError("create", scratch));
+  const std::string folder = std::filesystem::absolute(app).string();
+  const std::string log = scratch + "/build.log";
+  const pid_t pid = ::fork();
+  if (pid < 0) return Fail(SystemError("fork for", flwr));
+  if (pid == 0) {
+    if (::chdir(scratch.c_str()) != 0) ::_exit(127);
+    if (std::freopen(log.c_str(), "w", stdout) == nullptr) ::_exit(127);
+    ::dup2(STDOUT_FILENO, STDERR_FILENO);
+    ::setenv("FLWR_TELEMETRY_ENABLED", "0", 0);
+    ::setenv("FLWR_DISABLE_UPDATE_CHECK", "1", 0);
+    ::execlp(flwr.c_str(), flwr.c_str(), "build", "--app", folder.c_str(), nullptr);
+    ::_exit(127);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  Result<std::string> fab = Fail(Code::kNotFound, "");
+  for (const auto& entry : std::filesystem::directory_iterator(scratch))
+    if (entry.path().extension() == ".fab") fab = ReadFile(entry.path().string());
+  if (!fab.ok()) {
+    const auto said = ReadFile(log);
+    const bool missing = WIFEXITED(status) && WEXITSTATUS(status) == 127;
+    fab = Fail(Code::kInvalidArgument,
+               missing ? fmt::format("'{}' cannot be started; it builds the app: install flwr, or "
+                                     "name it with --flwr, or give a .fab file",
+                                     flwr)
+                       : fmt::format("'{} build' made no FAB of '{}':\n{}", flwr, app,
+                                     said.ok() ? *said : ""));
+  }
+  std::error_code ignored;
+  std::filesystem::remove_all(scratch, ignored);
+  return fab;
+}
+
+Result<std::string> LoadFab(const Values& v) {
+  if (std::filesystem::is_directory(v.app)) return BuildFab(v.flwr, v.app);
+  if (v.app.ends_with(".fab")) return ReadFile(v.app);
+  return Fail(Code::kInvalidArgument,
+              fmt::format("'{}' is neither an app's folder nor a .fab file", v.app));
+}
+
+flower::ConfigRecord ToRecord(const flower::ConfigMap& map) {
+  flower::ConfigRecord record;
+  for (const auto& [key, value] : map)
+    std::visit([&key = key, &record](const auto& held) { record.emplace_back(key, held); }, value);
+  return record;
+}
+
+Status SetConfig(const std::string& text, flwr::proto::ConfigRecord* out) {
+  if (text.empty()) return {};
+  UMBEL_ASSIGN(const flower::ConfigMap map, flower::ParseNodeConfig(text));
+  UMBEL_ASSIGN(const std::string body, flower::EncodeConfig(ToRecord(map)));
+  out->ParseFromString(body);
+  return {};
+}
+
+Result<pb::Plan> MakePlan(const Values& v) {
+  pb::Plan plan;
+  plan.set_strategy(v.strategy);
+  for (const std::string& pair : v.set) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return Fail(Code::kInvalidArgument, fmt::format("--set '{}' is not NAME=VALUE", pair));
+    (*plan.mutable_parameters())[pair.substr(0, equals)].set_string(pair.substr(equals + 1));
+  }
+  plan.set_num_rounds(v.rounds);
+  plan.set_timeout(v.timeout);
+  UMBEL_TRY(SetConfig(v.train_config, plan.mutable_train_config()));
+  UMBEL_TRY(SetConfig(v.evaluate_config, plan.mutable_evaluate_config()));
+  plan.set_seed(v.seed);
+  plan.set_close_train_at(v.close_train_at);
+  plan.set_close_evaluate_at(v.close_evaluate_at);
+  plan.set_min_train_replies(v.min_train_replies);
+  for (const std::string& name : v.nodes) plan.add_node_names(name);
+  if (!v.stop_metric.empty() || v.stop_seconds > 0) {
+    pb::Plan::Stop* stop = plan.mutable_stop();
+    stop->set_metric(v.stop_metric);
+    if (v.stop_at_least) stop->set_at_least(*v.stop_at_least);
+    if (v.stop_at_most) stop->set_at_most(*v.stop_at_most);
+    stop->set_patience(v.stop_patience);
+    stop->set_seconds(v.stop_seconds);
+    stop->set_smaller_is_better(v.smaller_is_better);
+  }
+  plan.set_spool_models(v.spool_models);
+  plan.set_keep_models(v.keep == "all"    ? pb::Plan::ALL
+                       : v.keep == "best" ? pb::Plan::BEST
+                                          : pb::Plan::LAST);
+  return plan;
+}
+
+template <typename Response>
+Result<Response> Ask(SuperLinkClient& client, const std::string& path,
+                     const google::protobuf::MessageLite& request,
+                     const std::string& headers = "") {
+  SuperLinkClient::Call call;
+  call.path = path;
+  call.body = request.SerializeAsString();
+  call.headers = headers;
+  UMBEL_ASSIGN(const std::string body, client.Post(call));
+  Response response;
+  if (!response.ParseFromString(body))
+    return Fail(Code::kDataLoss, fmt::format("{} answers {} in other words than Flower's",
+                                             client.address(), path));
+  return response;
+}
+
+/// The initial model goes to node 1, as a message of a ServerApp would.
+Status SendModel(SuperLinkClient& client, const pb::StartNativeRunResponse& run,
+                 const flower::ArrayRecord& arrays, const std::shared_ptr<flower::Spool>& spool) {
+  flower::MessageHead head;
+  head.run_id = RunId{run.run_id()};
+  head.src = head.dst = kSuperLinkNode;
+  head.type = "query.umbel_start";
+  head.ttl = kStartTtl;
+  head.created_at = UnixSeconds(SystemClock().Now());
+  UMBEL_ASSIGN(const flower::Parcel parcel,
+               flower::MakeParcel(std::move(head), {{"arrays", arrays}}, spool));
+  const std::string token = fmt::format("flwr-task-token: {}\r\n", run.token());
+  flwr::proto::RuntimePushMessagesRequest push;
+  push.add_messages_list()->ParseFromString(parcel.message);
+  push.add_message_object_trees()->ParseFromString(parcel.tree);
+  UMBEL_ASSIGN(const auto pushed, Ask<flwr::proto::RuntimePushMessagesResponse>(
+                                      client, "/v1/runtime/push-messages", push, token));
+  for (const std::string& hex : pushed.objects_to_push()) {
+    UMBEL_ASSIGN(const ObjectId id, ObjectId::FromHex(hex));
+    const flower::StoredObject* object = spool->Find(id);
+    if (object == nullptr) return Fail(Code::kDataLoss, fmt::format("unknown object {}", hex));
+    flwr::proto::PushObjectRequest request;
+    request.mutable_node()->set_node_id(kSuperLinkNode.value);
+    request.set_run_id(run.run_id());
+    request.set_object_id(hex);
+    request.set_session_id(pushed.session_id());
+    SuperLinkClient::Call call;
+    call.path = "/v1/runtime/push-object";
+    call.headers = token;
+    call.body = request.SerializeAsString();
+    tensor::AppendVarint(uint64_t{4} << 3 | static_cast<uint64_t>(tensor::WireType::kBytes),
+                         call.body);
+    tensor::AppendVarint(object->size(), call.body);
+    call.body += object->head;
+    if (object->body.size > 0)
+      call.file.push_back({spool->fd(), object->body.offset, object->body.size});
+    UMBEL_ASSIGN(const std::string body, client.Post(call));
+    flwr::proto::PushObjectResponse stored;
+    if (!stored.ParseFromString(body) || !stored.stored())
+      return Fail(Code::kDataLoss, fmt::format("{} did not store object {}", client.address(), hex));
+  }
+  return {};
+}
+
+std::string Bytes(uint64_t bytes) {
+  const double mb = static_cast<double>(bytes) / 1e6;
+  return mb >= 1 ? fmt::format("{:.1f} MB", mb) : fmt::format("{:.1f} kB", mb * 1e3);
+}
+
+void ShowRecord(const pb::RoundRecord& record, double began) {
+  if (record.kind() == "end") {
+    fmt::print("{}\n", record.outcome());
+    return;
+  }
+  const pb::Phase& phase = record.phase();
+  std::string text = fmt::format("round {}/{}  {:<8}  {}/{} nodes  {:>9}  {:6.2f} s", record.round(),
+                                 record.num_rounds(), record.kind(), phase.accepted(),
+                                 phase.asked(), Bytes(phase.bytes_received()),
+                                 phase.seconds_collected() + phase.seconds_closed());
+  for (const auto& item : phase.metrics().items())
+    if (item.value().has_double_())
+      text += fmt::format("  {} {:.4g}", item.key(), item.value().double_());
+  if (record.kind() == "evaluate" && record.round() < record.num_rounds()) {
+    const double each = (record.at() - began) / record.round();
+    text += fmt::format("  about {:.0f} s left", each * (record.num_rounds() - record.round()));
+  }
+  fmt::print("{}\n", text);
+  for (const auto& node : phase.nodes())
+    if (node.outcome() != "accepted")
+      fmt::print("    node {}: {}{}{}\n", node.node_id(), node.outcome(),
+                 node.detail().empty() ? "" : ": ", node.detail());
+  std::fflush(stdout);
+}
+
+Result<flwr::proto::RunStatus> StatusOf(SuperLinkClient& client, uint64_t run_id) {
+  flwr::proto::ListRunsRequest request;
+  request.set_run_id(run_id);
+  UMBEL_ASSIGN(const auto listed, Ask<flwr::proto::ListRunsResponse>(
+                                      client, "/v1/control/list-runs", request));
+  const auto found = listed.run_dict().find(run_id);
+  if (found == listed.run_dict().end())
+    return Fail(Code::kNotFound, fmt::format("{} does not know run {}", client.address(), run_id));
+  return found->second.status();
+}
+
+/// Until the run has ended. True: it ended well.
+Result<bool> Follow(SuperLinkClient& client, uint64_t run_id, bool show) {
+  const double began = UnixSeconds(SystemClock().Now());
+  pb::WatchRoundsRequest request;
+  request.set_run_id(run_id);
+  request.set_once(true);
+  for (;;) {
+    SuperLinkClient::Call call;
+    call.path = "/v1/umbel/watch-rounds";
+    call.body = request.SerializeAsString();
+    call.headers = fmt::format("Prefer: wait={}\r\n", kWatchHold.count());
+    call.timeout = kWatchHold + std::chrono::seconds(15);
+    UMBEL_ASSIGN(const std::string body, client.Post(call));
+    tensor::FrameDecoder frames(size_t{64} << 20);
+    frames.Feed(body);
+    bool any = false;
+    for (;;) {
+      UMBEL_ASSIGN(const std::optional<std::string> frame, frames.Next());
+      if (!frame) break;
+      pb::RoundRecord record;
+      if (!record.ParseFromString(*frame))
+        return Fail(Code::kDataLoss, "a round record cannot be read");
+      any = true;
+      request.set_after(record.sequence());
+      if (show) ShowRecord(record, began);
+    }
+    if (any) continue;
+    UMBEL_ASSIGN(const auto status, StatusOf(client, run_id));
+    if (status.status() != "finished") continue;
+    if (status.sub_status() == "completed") return true;
+    fmt::print(stderr, "umbel run: run {} {}: {}\n", run_id, status.sub_status(), status.details());
+    return false;
+  }
+}
+
+Status SaveModel(SuperLinkClient& client, uint64_t run_id, const std::string& path) {
+  pb::GetModelRequest request;
+  request.set_run_id(run_id);
+  SuperLinkClient::Call call;
+  call.path = "/v1/umbel/get-model";
+  call.body = request.SerializeAsString();
+  call.answer_max = size_t{1} << 40;
+  UMBEL_ASSIGN(const std::string body, client.Post(call));
+  UMBEL_TRY(WriteFileAtomic(path, body));
+  fmt::print("model of run {}: {}\n", run_id, path);
+  return {};
+}
+
+Status Start(SuperLinkClient& client, const Values& v, uint64_t* run_id) {
+  UMBEL_ASSIGN(const auto spool, flower::Spool::Create(""));
+  UMBEL_ASSIGN(const flower::ArrayRecord arrays, ReadNpz(v.initial, *spool));
+  pb::StartNativeRunRequest request;
+  UMBEL_ASSIGN(*request.mutable_plan(), MakePlan(v));
+  UMBEL_ASSIGN(std::string fab, LoadFab(v));
+  request.mutable_run()->mutable_fab()->set_hash_str(tensor::Sha256Of(fab).Hex());
+  request.mutable_run()->mutable_fab()->set_content(std::move(fab));
+  if (!v.run_config.empty()) {
+    UMBEL_ASSIGN(const flower::ConfigMap map, flower::ParseNodeConfig(v.run_config));
+    for (const auto& [key, value] : map) {
+      flwr::proto::Scalar& out = (*request.mutable_run()->mutable_override_config())[key];
+      if (const auto* b = std::get_if<bool>(&value)) out.set_bool_(*b);
+      if (const auto* i = std::get_if<int64_t>(&value)) out.set_sint64(*i);
+      if (const auto* u = std::get_if<uint64_t>(&value)) out.set_uint64(*u);
+      if (const auto* d = std::get_if<double>(&value)) out.set_double_(*d);
+      if (const auto* s = std::get_if<std::string>(&value)) out.set_string(*s);
+    }
+  }
+  UMBEL_ASSIGN(const auto run, Ask<pb::StartNativeRunResponse>(
+                                   client, "/v1/umbel/start-native-run", request));
+  fmt::print("Successfully started run {}: {} over {} rounds\n", run.run_id(), v.strategy, v.rounds);
+  std::fflush(stdout);
+  *run_id = run.run_id();
+  return SendModel(client, run, arrays, spool);
+}
+
+}  // namespace
+
+int RunCommand(int argc, char** argv) {
+  CLI::App app("Train an app's ClientApp by native rounds, without a ServerApp.", "umbel run");
+  app.footer(kFooter);
+  Values v;
+  app.add_option("APP", v.app, "Folder of the app, or a .fab file")->required();
+  app.add_option("--superlink", v.superlink, "The SuperLink, HOST:PORT [127.0.0.1:8000]");
+  app.add_flag("--insecure", v.insecure, "Connect by plain HTTP");
+  app.add_option("--root-certificates", v.root_certificates, "PEM file of the CAs that are trusted");
+  app.set_config("--plan", "", "TOML file with any of these flags: rounds = 10, set = [\"eta=0.1\"]");
+  app.add_option("--initial", v.initial, "The initial model, an .npz file")->required();
+  app.add_option("--out", v.out, "Write the last model to this .npz file (waits for the end)");
+  app.add_option("--strategy", v.strategy, "Flower's class, in any case: fedavg, FedProx [FedAvg]");
+  app.add_option("--rounds", v.rounds, "Rounds [3]");
+  app.add_option("--timeout", v.timeout, "Seconds a phase waits for replies [3600]");
+  app.add_option("--set", v.set, "NAME=VALUE of the strategy's constructor; may be repeated");
+  app.add_option("--train-config", v.train_config, "What nodes are told in training: 'lr=0.1 epochs=2'");
+  app.add_option("--evaluate-config", v.evaluate_config, "The same in evaluation");
+  app.add_option("--run-config", v.run_config, "Values for the app's own configuration");
+  app.add_option("--node", v.nodes, "Ask only the node of this name; may be repeated");
+  app.add_option("--close-train-at", v.close_train_at, "Go on with this many usable replies; 0: all");
+  app.add_option("--close-evaluate-at", v.close_evaluate_at, "The same in evaluation");
+  app.add_option("--min-train-replies", v.min_train_replies, "Fail the run with fewer");
+  app.add_option("--stop-metric", v.stop_metric, "Metric of the evaluation that decides when to stop");
+  app.add_option("--stop-at-least", v.stop_at_least, "Stop when it is at least this");
+  app.add_option("--stop-at-most", v.stop_at_most, "Stop when it is at most this");
+  app.add_option("--stop-patience", v.stop_patience, "Stop after so many rounds without a better one");
+  app.add_flag("--smaller-is-better", v.smaller_is_better, "For a loss");
+  app.add_option("--stop-after", v.stop_seconds, "Stop after so many seconds");
+  app.add_option("--seed", v.seed, "Of sampling and noise; 0: one is drawn");
+  app.add_option("--keep", v.keep, "Models to keep")->check(CLI::IsMember({"last", "best", "all"}));
+  app.add_option("--spool-models", v.spool_models,
+                 "Fold replies into a checkpoint when they take this many models on disk; 0: 8");
+  app.add_option("--flwr", v.flwr, "Program that builds the FAB [flwr]");
+  app.add_flag("--watch", v.watch, "Show each round as it ends, until the run is over");
+  if (const auto status = Parse(app, argc, argv)) return *status;
+  const auto client = SuperLinkClient::Make(v.superlink, v.insecure, v.root_certificates);
+  if (!client.ok()) return Complain(client.error());
+  uint64_t run_id = 0;
+  if (const Status started = Start(**client, v, &run_id); !started.ok())
+    return Complain(started.error());
+  if (!v.watch && v.out.empty()) return 0;
+  const auto well = Follow(**client, run_id, v.watch);
+  if (!well.ok()) return Complain(well.error());
+  if (!*well) return 1;
+  if (v.out.empty()) return 0;
+  const Status saved = SaveModel(**client, run_id, v.out);
+  return saved.ok() ? 0 : Complain(saved.error());
+}
+
+}  // namespace umbel::cli

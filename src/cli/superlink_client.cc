@@ -1,0 +1,127 @@
+#include "cli/superlink_client.h"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+namespace umbel::cli {
+namespace {
+
+constexpr std::chrono::seconds kPatience{60};
+constexpr std::chrono::milliseconds kPauseMin{100};
+constexpr std::chrono::milliseconds kPauseMax{3000};
+
+Code CodeOf(int status) {
+  switch (status) {
+    case 401:
+      return Code::kUnauthenticated;
+    case 403:
+      return Code::kPermissionDenied;
+    case 404:
+      return Code::kNotFound;
+    case 502:
+    case 503:
+    case 504:
+      return Code::kUnavailable;
+    default:
+      return Code::kInvalidArgument;
+  }
+}
+
+/// Flower's JSON of an error, or the text as it is.
+std::string TextOf(const http::ClientResponse& response) {
+  const auto json = nlohmann::json::parse(response.body, nullptr, false);
+  if (!json.is_object()) return response.body.substr(0, 200);
+  std::string text;
+  for (const char* key : {"detail", "public_message", "extra", "public_details"})
+    if (const auto found = json.find(key); found != json.end() && found->is_string())
+      text += (text.empty() ? "" : ": ") + found->get<std::string>();
+  return text;
+}
+
+class ClientImpl final : public SuperLinkClient {
+ public:
+  explicit ClientImpl(std::string address) : address_(std::move(address)) {}
+
+  Status Open(http::ClientOptions options) {
+    UMBEL_ASSIGN(client_, http::Client::Make(context_, std::move(options)));
+    return {};
+  }
+
+  Result<std::string> Post(const Call& call) override {
+    const auto begin = std::chrono::steady_clock::now();
+    for (auto pause = kPauseMin;; pause = std::min(pause * 2, kPauseMax)) {
+      auto answer = Once(call);
+      Error error{Code::kUnavailable, ""};
+      if (answer.ok()) {
+        if (answer->status == 200) return std::move(answer->body);
+        error = {CodeOf(answer->status),
+                 fmt::format("{} answers {} {}: {}", address_, call.path, answer->status,
+                             TextOf(*answer))};
+      } else {
+        error = answer.error();
+      }
+      if (error.code != Code::kUnavailable ||
+          std::chrono::steady_clock::now() - begin > kPatience)
+        return Fail(std::move(error));
+      std::this_thread::sleep_for(pause);
+    }
+  }
+
+  const std::string& address() const override { return address_; }
+
+ private:
+  Result<http::ClientResponse> Once(const Call& call) {
+    std::optional<Result<http::ClientResponse>> answer;
+    auto ask = [&]() -> http::Task<void> {
+      http::ClientRequest request("POST", call.path);
+      request.content_type = "application/protobuf";
+      request.extra_headers = call.headers;
+      request.body = call.body;
+      request.file = call.file;
+      request.timeout = call.timeout;
+      answer = co_await client_->Send(request, call.answer_max);
+    };
+    context_.restart();
+    boost::asio::co_spawn(context_, std::move(ask), boost::asio::detached);
+    while (!answer && context_.run_one() > 0) {
+    }
+    if (!answer) return Fail(Code::kInternal, "the question was not asked");
+    return std::move(*answer);
+  }
+
+  const std::string address_;
+  boost::asio::io_context context_{1};
+  std::unique_ptr<http::Client> client_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<SuperLinkClient>> SuperLinkClient::Make(
+    const std::string& address, bool insecure, const std::string& root_certificates) {
+  const size_t colon = address.rfind(':');
+  http::ClientOptions options;
+  if (colon != std::string::npos) {
+    const std::string_view digits = std::string_view(address).substr(colon + 1);
+    unsigned port = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+    if (error != std::errc() || end != digits.data() + digits.size() || port == 0 || port > 65535)
+      return Fail(Code::kInvalidArgument,
+                  fmt::format("'{}' is not HOST:PORT, as in 127.0.0.1:8000", address));
+    options.port = static_cast<uint16_t>(port);
+  }
+  options.host = address.substr(0, colon);
+  if (options.host.size() > 2 && options.host.front() == '[')
+    options.host = options.host.substr(1, options.host.size() - 2);
+  options.tls = !insecure;
+  options.root_certificates = root_certificates;
+  auto client = std::make_unique<ClientImpl>(address);
+  UMBEL_TRY(client->Open(std::move(options)));
+  return std::unique_ptr<SuperLinkClient>(std::move(client));
+}
+
+}  // namespace umbel::cli
