@@ -179,8 +179,8 @@ Result<Response> Ask(SuperLinkClient& client, const std::string& path,
   UMBEL_ASSIGN(const std::string body, client.Post(call));
   Response response;
   if (!response.ParseFromString(body))
-    return Fail(Code::kDataLoss, fmt::format("{} answers {} in other words than Flower's",
-                                             client.address(), path));
+    return Fail(Code::kDataLoss,
+                fmt::format("{} answers {} in other words than Flower's", client.address(), path));
   return response;
 }
 
@@ -223,7 +223,8 @@ Status SendModel(SuperLinkClient& client, const pb::StartNativeRunResponse& run,
     UMBEL_ASSIGN(const std::string body, client.Post(call));
     flwr::proto::PushObjectResponse stored;
     if (!stored.ParseFromString(body) || !stored.stored())
-      return Fail(Code::kDataLoss, fmt::format("{} did not store object {}", client.address(), hex));
+      return Fail(Code::kDataLoss,
+                  fmt::format("{} did not store object {}", client.address(), hex));
   }
   return {};
 }
@@ -239,9 +240,9 @@ void ShowRecord(const pb::RoundRecord& record, double began) {
     return;
   }
   const pb::Phase& phase = record.phase();
-  std::string text = fmt::format("round {}/{}  {:<8}  {}/{} nodes  {:>9}  {:6.2f} s", record.round(),
-                                 record.num_rounds(), record.kind(), phase.accepted(),
-                                 phase.asked(), Bytes(phase.bytes_received()),
+  std::string text = fmt::format("round {}/{}  {:<8}  {}/{} nodes  {:>9}  {:6.2f} s",
+                                 record.round(), record.num_rounds(), record.kind(),
+                                 phase.accepted(), phase.asked(), Bytes(phase.bytes_received()),
                                  phase.seconds_collected() + phase.seconds_closed());
   for (const auto& item : phase.metrics().items())
     if (item.value().has_double_())
@@ -261,8 +262,8 @@ void ShowRecord(const pb::RoundRecord& record, double began) {
 Result<flwr::proto::RunStatus> StatusOf(SuperLinkClient& client, uint64_t run_id) {
   flwr::proto::ListRunsRequest request;
   request.set_run_id(run_id);
-  UMBEL_ASSIGN(const auto listed, Ask<flwr::proto::ListRunsResponse>(
-                                      client, "/v1/control/list-runs", request));
+  UMBEL_ASSIGN(const auto listed,
+               Ask<flwr::proto::ListRunsResponse>(client, "/v1/control/list-runs", request));
   const auto found = listed.run_dict().find(run_id);
   if (found == listed.run_dict().end())
     return Fail(Code::kNotFound, fmt::format("{} does not know run {}", client.address(), run_id));
@@ -336,9 +337,10 @@ Status Start(SuperLinkClient& client, const Values& v, uint64_t* run_id) {
       if (const auto* s = std::get_if<std::string>(&value)) out.set_string(*s);
     }
   }
-  UMBEL_ASSIGN(const auto run, Ask<pb::StartNativeRunResponse>(
-                                   client, "/v1/umbel/start-native-run", request));
-  fmt::print("Successfully started run {}: {} over {} rounds\n", run.run_id(), v.strategy, v.rounds);
+  UMBEL_ASSIGN(const auto run,
+               Ask<pb::StartNativeRunResponse>(client, "/v1/umbel/start-native-run", request));
+  fmt::print("Successfully started run {}: {} over {} rounds\n", run.run_id(), v.strategy,
+             v.rounds);
   std::fflush(stdout);
   *run_id = run.run_id();
   return SendModel(client, run, arrays, spool);
@@ -353,25 +355,31 @@ int RunCommand(int argc, char** argv) {
   app.add_option("APP", v.app, "Folder of the app, or a .fab file")->required();
   app.add_option("--superlink", v.superlink, "The SuperLink, HOST:PORT [127.0.0.1:8000]");
   app.add_flag("--insecure", v.insecure, "Connect by plain HTTP");
-  app.add_option("--root-certificates", v.root_certificates, "PEM file of the CAs that are trusted");
-  app.set_config("--plan", "", "TOML file with any of these flags: rounds = 10, set = [\"eta=0.1\"]");
+  app.add_option("--root-certificates", v.root_certificates,
+                 "PEM file of the CAs that are trusted");
+  app.set_config("--plan", "",
+                 "TOML file with any of these flags: rounds = 10, set = [\"eta=0.1\"]");
   app.add_option("--initial", v.initial, "The initial model, an .npz file")->required();
   app.add_option("--out", v.out, "Write the last model to this .npz file (waits for the end)");
   app.add_option("--strategy", v.strategy, "Flower's class, in any case: fedavg, FedProx [FedAvg]");
   app.add_option("--rounds", v.rounds, "Rounds [3]");
   app.add_option("--timeout", v.timeout, "Seconds a phase waits for replies [3600]");
   app.add_option("--set", v.set, "NAME=VALUE of the strategy's constructor; may be repeated");
-  app.add_option("--train-config", v.train_config, "What nodes are told in training: 'lr=0.1 epochs=2'");
+  app.add_option("--train-config", v.train_config,
+                 "What nodes are told in training: 'lr=0.1 epochs=2'");
   app.add_option("--evaluate-config", v.evaluate_config, "The same in evaluation");
   app.add_option("--run-config", v.run_config, "Values for the app's own configuration");
   app.add_option("--node", v.nodes, "Ask only the node of this name; may be repeated");
-  app.add_option("--close-train-at", v.close_train_at, "Go on with this many usable replies; 0: all");
+  app.add_option("--close-train-at", v.close_train_at,
+                 "Go on with this many usable replies; 0: all");
   app.add_option("--close-evaluate-at", v.close_evaluate_at, "The same in evaluation");
   app.add_option("--min-train-replies", v.min_train_replies, "Fail the run with fewer");
-  app.add_option("--stop-metric", v.stop_metric, "Metric of the evaluation that decides when to stop");
+  app.add_option("--stop-metric", v.stop_metric,
+                 "Metric of the evaluation that decides when to stop");
   app.add_option("--stop-at-least", v.stop_at_least, "Stop when it is at least this");
   app.add_option("--stop-at-most", v.stop_at_most, "Stop when it is at most this");
-  app.add_option("--stop-patience", v.stop_patience, "Stop after so many rounds without a better one");
+  app.add_option("--stop-patience", v.stop_patience,
+                 "Stop after so many rounds without a better one");
   app.add_flag("--smaller-is-better", v.smaller_is_better, "For a loss");
   app.add_option("--stop-after", v.stop_seconds, "Stop after so many seconds");
   app.add_option("--seed", v.seed, "Of sampling and noise; 0: one is drawn");

@@ -59,14 +59,12 @@ class ClientImpl final : public SuperLinkClient {
       Error error{Code::kUnavailable, ""};
       if (answer.ok()) {
         if (answer->status == 200) return std::move(answer->body);
-        error = {CodeOf(answer->status),
-                 fmt::format("{} answers {} {}: {}", address_, call.path, answer->status,
-                             TextOf(*answer))};
+        error = {CodeOf(answer->status), fmt::format("{} answers {} {}: {}", address_, call.path,
+                                                     answer->status, TextOf(*answer))};
       } else {
         error = answer.error();
       }
-      if (error.code != Code::kUnavailable ||
-          std::chrono::steady_clock::now() - begin > kPatience)
+      if (error.code != Code::kUnavailable || std::chrono::steady_clock::now() - begin > kPatience)
         return Fail(std::move(error));
       std::this_thread::sleep_for(pause);
     }

@@ -126,8 +126,9 @@ struct ObjectRow {
   bool operator==(const ObjectRow&) const = default;
 };
 
-/// Native rounds of a run: what the SuperLink itself does in a ServerApp's place. One row per session;
-/// its name is "" when it is the whole of the run, else the id of the message that asked for it.
+/// Native rounds of a run: what the SuperLink itself does in a ServerApp's place. One row per
+/// session; its name is "" when it is the whole of the run, else the id of the message that asked
+/// for it.
 struct SessionRow {
   RunId run_id;
   std::string name;
@@ -138,8 +139,8 @@ struct SessionRow {
   bool operator==(const SessionRow&) const = default;
 };
 
-/// What is told of one round, in the order of `sequence`, from 1 in each run. Stays until the run is
-/// collected.
+/// What is told of one round, in the order of `sequence`, from 1 in each run. Stays until the run
+/// is collected.
 struct RoundRow {
   RunId run_id;
   uint64_t sequence = 0;
@@ -206,8 +207,8 @@ struct DropObject {
   RunId run_id;
   ObjectId object_id;
 };
-/// A finished run's messages, objects and sessions, and FABs that no unfinished run names (so a FAB belongs
-/// in one Submit with its run). kFailedPrecondition: the run has not finished.
+/// A finished run's messages, objects and sessions, and FABs that no unfinished run names (so a FAB
+/// belongs in one Submit with its run). kFailedPrecondition: the run has not finished.
 struct DropRunData {
   RunId run_id;
 };
@@ -249,10 +250,10 @@ struct AddTraffic {
 /// restart reports unclean_machine_stop again.
 struct ObjectsVerified {};
 
-using Write = std::variant<PutNode, PutRun, PutTask, PutSeries, PutFab, PutMessage, PutObject,
-                           TouchMessage, DropMessage, DropObject, DropRunData, DropRun, PutSession,
-                           DropSession, PutRound, AppendLog, AppendAudit, FlushHeartbeats,
-                           AddTraffic, ObjectsVerified>;
+using Write =
+    std::variant<PutNode, PutRun, PutTask, PutSeries, PutFab, PutMessage, PutObject, TouchMessage,
+                 DropMessage, DropObject, DropRunData, DropRun, PutSession, DropSession, PutRound,
+                 AppendLog, AppendAudit, FlushHeartbeats, AddTraffic, ObjectsVerified>;
 
 /// What a restarted SuperLink reads: every node, and all that belongs to unfinished runs.
 struct Snapshot {

@@ -107,10 +107,10 @@ struct Run {
   std::unordered_map<ObjectId, ObjectSlot> objects;
   std::unordered_map<ObjectId, Message> messages;
   std::unordered_map<std::string, PushSession> sessions;
-  std::unordered_map<std::string, ObjectId> errors;         // asked id -> error reply made here
-  std::unordered_map<ObjectId, std::string> made_objects;   // of replies made here
-  WaitList reply_waiters;                                   // held Runtime pull-messages
-  WaitList log_waiters;                                     // held stream-logs
+  std::unordered_map<std::string, ObjectId> errors;        // asked id -> error reply made here
+  std::unordered_map<ObjectId, std::string> made_objects;  // of replies made here
+  WaitList reply_waiters;                                  // held Runtime pull-messages
+  WaitList log_waiters;                                    // held stream-logs
   WaitList object_waiters;  // native rounds, for each object of a reply
   uint64_t log_version = 0;
   store::AddTraffic traffic;  // not yet written
@@ -275,9 +275,9 @@ class State {
     store::ObjectRow row;
     ExtentPtr extent;
   };
-  /// Writes the session's row. The objects its model_tree names stay from here on, whether a message
-  /// names them or not, and those of the tree before may go. New ones are visible as soon as the
-  /// change is durable and ModelStored was called.
+  /// Writes the session's row. The objects its model_tree names stay from here on, whether a
+  /// message names them or not, and those of the tree before may go. New ones are visible as soon
+  /// as the change is durable and ModelStored was called.
   void PutSession(Run& run, store::SessionRow row, std::vector<ModelObject> objects,
                   Changes& changes);
   void ModelStored(Run& run, const std::string& session);

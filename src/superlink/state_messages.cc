@@ -403,8 +403,7 @@ std::vector<Delivery> State::TakeOwn(const std::shared_ptr<Wakeable>& waiter) {
     Run* run = FindRun(place.first);
     const auto message = run ? run->messages.find(place.second) : decltype(run->messages.end()){};
     if (!run || message == run->messages.end()) continue;
-    found.push_back(
-        {place.second, place.first, message->second.bytes, message->second.ready_at});
+    found.push_back({place.second, place.first, message->second.bytes, message->second.ready_at});
   }
   own_waiters_.Add(waiter);
   return found;

@@ -50,7 +50,8 @@ void State::Restore(store::Snapshot snapshot, WallTime now,
     Run* run = FindRun(row.run_id);
     if (!run || row.task_id != run->row.primary_task_id) continue;
     if (row.status == TaskStatus::kStarting)
-      row.token_until = now + (row.pid != 0 || native.contains(row.run_id) ? kLaunchTime : kClaimTime);
+      row.token_until =
+          now + (row.pid != 0 || native.contains(row.run_id) ? kLaunchTime : kClaimTime);
     if (row.status == TaskStatus::kRunning) row.token_until = now + kHeartbeatTime;
     run->input_maybe_lost = row.status == TaskStatus::kRunning;
     if (!row.token.empty()) run_by_token_.emplace(row.token, row.run_id);

@@ -24,7 +24,8 @@ struct AcceptedRun {
   store::RunRow row;
   std::string token;  // of a native run's task
 };
-/// What start-run does with its request: checks it, keeps its FAB, makes the run, puts it on record.
+/// What start-run does with its request: checks it, keeps its FAB, makes the run, puts it on
+/// record.
 ///
 /// native_plan  a serialized Plan, for a run without a ServerApp.
 Task<Result<AcceptedRun>> AcceptRun(Site& site, Exchange& exchange,

@@ -1,4 +1,5 @@
-// What a strategy does with the updates of one training phase. Belongs to the thread of its session.
+// What a strategy does with the updates of one training phase. Belongs to the thread of its
+// session.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ namespace umbel::superlink::rounds {
 
 /// Elements of one array that lie in one chunk of a reply that is still arriving.
 struct Piece {
-  size_t array = 0;  // of the model
+  size_t array = 0;   // of the model
   std::string dtype;  // of the reply's array
   uint64_t first = 0;
   uint64_t count = 0;

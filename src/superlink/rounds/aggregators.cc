@@ -16,8 +16,8 @@ Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model
     case Kind::kFedProx:
       return MakeSums(model);
     default:
-      return Fail(Code::kUnimplemented, fmt::format("strategy {} does not run natively yet",
-                                                    plan.strategy.name()));
+      return Fail(Code::kUnimplemented,
+                  fmt::format("strategy {} does not run natively yet", plan.strategy.name()));
   }
 }
 

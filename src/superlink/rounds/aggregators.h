@@ -11,7 +11,8 @@ namespace umbel::superlink::rounds {
 
 bool RunsNatively(aggregation::StrategyKind kind);
 
-/// errors  kInvalidArgument: an array of the model cannot be averaged; kUnimplemented: the strategy;
+/// errors  kInvalidArgument: an array of the model cannot be averaged; kUnimplemented: the
+/// strategy;
 ///         kResourceExhausted: no memory for the sums.
 Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model);
 

@@ -34,8 +34,7 @@ RC_GTEST_PROP(Cohort, HasFlowersSizeAndEachNodeOnce, ()) {
                             {"min_available_nodes", available}});
   const Cohort cohort = DrawCohort(plan, true, *rc::gen::arbitrary<uint64_t>(), Nodes(count));
   const size_t minimum = fraction == 0 ? 0 : static_cast<size_t>(least);
-  const size_t size =
-      std::max(static_cast<size_t>(static_cast<double>(count) * fraction), minimum);
+  const size_t size = std::max(static_cast<size_t>(static_cast<double>(count) * fraction), minimum);
   const size_t needed = std::max({size, static_cast<size_t>(available), size_t{1}});
   RC_ASSERT(cohort.needed == needed);
   RC_ASSERT(cohort.nodes.size() == (count < needed ? 0 : size));

@@ -30,8 +30,7 @@ Result<Part> DecodePart(const pb::Answered& answered) {
   part.bytes = answered.outcome().bytes();
   part.folded = true;
   flower::Budget budget{kMetricsMax};
-  UMBEL_ASSIGN(part.metrics,
-               flower::DecodeMetrics(answered.metrics().SerializeAsString(), budget));
+  UMBEL_ASSIGN(part.metrics, flower::DecodeMetrics(answered.metrics().SerializeAsString(), budget));
   return part;
 }
 

@@ -1,5 +1,5 @@
-// The replies of one phase: judged as they come, folded, and remembered. Belongs to the thread of its
-// session.
+// The replies of one phase: judged as they come, folded, and remembered. Belongs to the thread of
+// its session.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,8 @@ class Collector {
                                                  const ::umbel::rounds::Progress& progress);
 
   /// Judges what has come, and folds what is worth it. False: the run is gone.
-  /// errors  kUnavailable, kDataLoss: our own disk; kInvalidArgument: the plan fails a run with such
+  /// errors  kUnavailable, kDataLoss: our own disk; kInvalidArgument: the plan fails a run with
+  /// such
   ///         a reply.
   Result<bool> Look(const std::shared_ptr<Wakeable>& waker);
   /// Folds the rest, which may refuse some; of replies that are still arriving nothing stays.
@@ -65,8 +66,7 @@ class Collector {
 
   /// Writes the sums to `path` ("": nowhere) and what they hold to `progress`.
   /// returns  instructions whose replies need not be kept any more.
-  Result<std::vector<ObjectId>> Save(const std::string& path,
-                                     ::umbel::rounds::Progress* progress);
+  Result<std::vector<ObjectId>> Save(const std::string& path, ::umbel::rounds::Progress* progress);
 
   std::vector<ObjectId> Instructions() const;
   /// Those that count, by node: the order of arrival shows nowhere.

@@ -44,7 +44,8 @@ Task<Status> StartNativeRun(Site& site, Exchange& exchange) {
   } else if (!rounds::RunsNatively(read->strategy.kind)) {
     co_return WireError(wire::kInvalidRunConfig,
                         fmt::format("strategy {} does not run natively yet: use its class in a "
-                                    "ServerApp", read->strategy.name()));
+                                    "ServerApp",
+                                    read->strategy.name()));
   }
   auto run = std::make_shared<flwr::proto::StartRunRequest>();
   run->Swap(request.mutable_run());
@@ -135,10 +136,9 @@ Result<std::string> FindModel(const std::string& directory, RunId run_id,
   if (round ? std::filesystem::exists(rounds::ModelPath(directory, run_id, *round), error)
             : newest.has_value())
     return rounds::ModelPath(directory, run_id, round ? *round : *newest);
-  return Fail(Code::kNotFound,
-              fmt::format("run {} has no model{}; kept are those of rounds: {}", run_id,
-                          round ? fmt::format(" of round {}", *round) : "",
-                          kept.empty() ? "none" : kept));
+  return Fail(Code::kNotFound, fmt::format("run {} has no model{}; kept are those of rounds: {}",
+                                           run_id, round ? fmt::format(" of round {}", *round) : "",
+                                           kept.empty() ? "none" : kept));
 }
 
 Task<Status> GetModel(Site& site, Exchange& exchange) {

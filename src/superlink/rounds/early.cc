@@ -42,7 +42,7 @@ struct EarlyFold::Reply {
     std::vector<bool> seen;
   };
   ObjectId id;
-  bool open = false;    // its outline is known
+  bool open = false;      // its outline is known
   bool given_up = false;  // folded when it is complete, if at all
   double weight = 0;
   std::vector<Array> arrays;  // in the model's order
@@ -102,15 +102,15 @@ Status EarlyFold::Open(Reply& reply) {
     if (const auto* m = std::get_if<flower::MetricRecord>(&record)) metrics = m, ++count;
   }
   const auto weight = metrics != nullptr ? WeightOf(*metrics, weighted_by_key_) : std::nullopt;
-  reply.given_up = count != 2 || arrays == nullptr || !weight ||
-                   arrays->size() != model_.arrays.size();
+  reply.given_up =
+      count != 2 || arrays == nullptr || !weight || arrays->size() != model_.arrays.size();
   if (reply.given_up) return {};
   reply.weight = *weight;
   reply.arrays.resize(model_.arrays.size());
   for (size_t a = 0; a < model_.arrays.size(); ++a) {
-    const auto found =
-        std::find_if(arrays->begin(), arrays->end(),
-                     [&](const auto& entry) { return entry.first == model_.arrays[a].name; });
+    const auto found = std::find_if(arrays->begin(), arrays->end(), [&](const auto& entry) {
+      return entry.first == model_.arrays[a].name;
+    });
     reply.given_up |= found == arrays->end();
     if (reply.given_up) return {};
     Reply::Array& array = reply.arrays[a];
@@ -214,9 +214,7 @@ Status EarlyFold::Fold(std::vector<Waiting> group) {
     std::vector<Piece> pieces;
     for (auto it = group.begin(); it != other; ++it) pieces.push_back(it->piece);
     const Status folded = aggregator_.AddPieces(pieces);
-    if (!folded.ok() &&
-        (folded.error().code == Code::kUnavailable))
-      return folded;
+    if (!folded.ok() && (folded.error().code == Code::kUnavailable)) return folded;
     for (auto it = group.begin(); it != other; ++it) {
       Reply& reply = *replies_.at(it->instruction);
       if (folded.ok() && !reply.given_up) {

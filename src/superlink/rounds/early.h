@@ -1,6 +1,6 @@
 // Replies of training that are still arriving: what of them can be folded already. Our nodes send
-// the small objects first and then each array's chunks in order, so that nearly all of a reply is in
-// the sums when its last byte comes. Belongs to the thread of its session.
+// the small objects first and then each array's chunks in order, so that nearly all of a reply is
+// in the sums when its last byte comes. Belongs to the thread of its session.
 #pragma once
 
 #include <cstdint>

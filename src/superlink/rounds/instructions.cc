@@ -63,8 +63,8 @@ NewMessage ToNew(const pb::Message& message, std::string tree, std::vector<Objec
   fresh.message.type = metadata.message_type();
   fresh.message.created_at = metadata.created_at();
   fresh.message.ttl = metadata.ttl();
-  fresh.message.bytes = std::make_shared<MessageBytes>(
-      MessageBytes{message.SerializeAsString(), std::move(tree)});
+  fresh.message.bytes =
+      std::make_shared<MessageBytes>(MessageBytes{message.SerializeAsString(), std::move(tree)});
   fresh.ids = std::move(ids);
   return fresh;
 }

@@ -25,7 +25,7 @@ struct InstructionSpec {
 };
 
 struct Instructions {
-  std::vector<NewMessage> messages;  // one a node, in the order of `nodes`
+  std::vector<NewMessage> messages;       // one a node, in the order of `nodes`
   std::vector<store::ObjectRow> objects;  // all that the model's record does not have
 };
 

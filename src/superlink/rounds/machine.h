@@ -10,9 +10,9 @@
 namespace umbel::superlink::rounds {
 
 enum class Phase {
-  kPrepare,       // the initial model is here, nothing was asked yet
-  kTrainWait,     // until there are enough nodes to train
-  kTrain,         // nodes were asked; replies are collected
+  kPrepare,    // the initial model is here, nothing was asked yet
+  kTrainWait,  // until there are enough nodes to train
+  kTrain,      // nodes were asked; replies are collected
   kEvaluateWait,
   kEvaluate,
   kEnded,
@@ -60,23 +60,23 @@ constexpr std::string_view Name(Phase phase) {
 /// What became of a node's part in a phase.
 enum class Outcome {
   kAccepted,
-  kFailed,       // the node answered with an error, or went away
-  kMalformed,    // the reply is not made of what Flower's records are
-  kWrongRecords, // not one ArrayRecord and one MetricRecord
-  kWrongKeys,    // other arrays than the model's
+  kFailed,        // the node answered with an error, or went away
+  kMalformed,     // the reply is not made of what Flower's records are
+  kWrongRecords,  // not one ArrayRecord and one MetricRecord
+  kWrongKeys,     // other arrays than the model's
   kWrongShape,
   kWrongDtype,
-  kNoWeight,     // its metrics lack the weight
-  kBadWeight,    // a list, or not finite and above 0
-  kNonFinite,    // a NaN or an infinity among its arrays or metrics
-  kTooLarge,     // its magnitudes would take more memory than there is for sums
-  kLate,         // the phase closed without it
+  kNoWeight,   // its metrics lack the weight
+  kBadWeight,  // a list, or not finite and above 0
+  kNonFinite,  // a NaN or an infinity among its arrays or metrics
+  kTooLarge,   // its magnitudes would take more memory than there is for sums
+  kLate,       // the phase closed without it
 };
 
 constexpr std::string_view Name(Outcome outcome) {
   constexpr std::array<std::string_view, 12> kNames = {
-      "accepted",    "failed",     "malformed",  "wrong_records", "wrong_keys", "wrong_shape",
-      "wrong_dtype", "no_weight",  "bad_weight", "non_finite",    "too_large",  "late"};
+      "accepted",    "failed",    "malformed",  "wrong_records", "wrong_keys", "wrong_shape",
+      "wrong_dtype", "no_weight", "bad_weight", "non_finite",    "too_large",  "late"};
   return kNames[static_cast<size_t>(outcome)];
 }
 

@@ -16,7 +16,7 @@ namespace {
 using tensor::ObjectType;
 using tensor::TreeNode;
 
-constexpr uint64_t kChunkSize = 5'242'880;          // Flower's, so that nothing is sent twice
+constexpr uint64_t kChunkSize = 5'242'880;           // Flower's, so that nothing is sent twice
 constexpr uint64_t kInlineMax = uint64_t{64} << 10;  // as for objects that are received
 constexpr size_t kHashTogether = 4;                  // chunks: their memory is each thread's
 constexpr size_t kFirstLook = 256;                   // of an NPY file: heads are 128 bytes mostly
@@ -73,8 +73,8 @@ Result<std::string> FillCut(const NewArray& array, const Layout& layout, const C
   uint64_t begin = cut.begin;
   std::span<char> out(whole.data() + data, static_cast<size_t>(cut.size));
   if (begin < layout.head.size()) {
-    const size_t take = static_cast<size_t>(
-        std::min<uint64_t>(layout.head.size() - begin, out.size()));
+    const size_t take =
+        static_cast<size_t>(std::min<uint64_t>(layout.head.size() - begin, out.size()));
     std::copy_n(layout.head.data() + begin, take, out.data());
     out = out.subspan(take);
     begin += take;
@@ -226,8 +226,8 @@ Result<NewModel> WriteModel(Engine& engine, RunId run_id, std::vector<NewArray> 
       body.chunks.push_back(PlaceOf(chunk_ids, cuts[i].id));
       made.objects.push_back(std::move(cuts[i].object));
     }
-    const ObjectId id = AddSmall(run_id, ObjectType::kArray, chunk_ids,
-                                 flower::WriteArray(body), made);
+    const ObjectId id =
+        AddSmall(run_id, ObjectType::kArray, chunk_ids, flower::WriteArray(body), made);
     names.emplace_back(arrays[a].name, id);
     const size_t before = array_ids.size();
     PlaceOf(array_ids, id);

@@ -52,8 +52,8 @@ struct NewArray {
   std::function<Status(uint64_t first, uint64_t count, std::span<char> out)> fill;
 };
 
-/// The objects of a new model: large ones are in the run's segment files already, their rows are the
-/// caller's to write.
+/// The objects of a new model: large ones are in the run's segment files already, their rows are
+/// the caller's to write.
 struct NewModel {
   Model model;  // its files are not open: LoadModel once the rows are there
   std::vector<State::ModelObject> objects;

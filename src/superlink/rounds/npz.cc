@@ -87,9 +87,8 @@ Status WriteNpz(const std::string& path, const std::vector<ModelArray>& arrays) 
     const zip_int64_t index =
         source == nullptr ? -1
                           : zip_file_add(archive.get(), name.c_str(), source, ZIP_FL_ENC_UTF_8);
-    if (index < 0 ||
-        zip_set_file_compression(archive.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0) !=
-            0) {
+    if (index < 0 || zip_set_file_compression(archive.get(), static_cast<zip_uint64_t>(index),
+                                              ZIP_CM_STORE, 0) != 0) {
       if (index < 0 && source != nullptr) zip_source_free(source);
       return Cannot(path, zip_get_error(archive.get()));
     }

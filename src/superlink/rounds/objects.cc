@@ -52,7 +52,8 @@ Status ArrayFile::Read(uint64_t offset, std::span<char> out) const {
     return Fail(Code::kOutOfRange, fmt::format("bytes {} to {} of an array of {}", offset,
                                                offset + out.size(), size()));
   size_t i = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) -
-                                 begins_.begin()) - 1;
+                                 begins_.begin()) -
+             1;
   while (!out.empty()) {
     const ChunkPlace& chunk = *chunks_[i];
     const uint64_t within = offset - begins_[i];
@@ -76,7 +77,8 @@ Result<RunObjects::Found> RunObjects::Find(const ObjectId& id) {
       out.made = made->second;
     return out;
   });
-  if (!found) return Fail(Code::kNotFound, fmt::format("run {} has no object {}", run_id_, id.Hex()));
+  if (!found)
+    return Fail(Code::kNotFound, fmt::format("run {} has no object {}", run_id_, id.Hex()));
   return *std::move(found);
 }
 

@@ -29,7 +29,8 @@ struct ChunkPlace {
 /// errors  kOutOfRange: beyond its end; kDataLoss: the file is shorter than its extent.
 Status ReadPlace(const ChunkPlace& place, uint64_t offset, std::span<char> out);
 
-/// The bytes of an array's NPY file, read from its chunks. A value; reading is safe from any thread.
+/// The bytes of an array's NPY file, read from its chunks. A value; reading is safe from any
+/// thread.
 class ArrayFile {
  public:
   ArrayFile() = default;

@@ -19,7 +19,8 @@ Result<aggregation::ParamValue> ToParam(const std::string& name, const flwr::pro
       return aggregation::ParamValue(value.double_());
     case flwr::proto::Scalar::kUint64:
       if (value.uint64() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
-        return Fail(Code::kInvalidArgument, fmt::format("{} {} is above 2^63", name, value.uint64()));
+        return Fail(Code::kInvalidArgument,
+                    fmt::format("{} {} is above 2^63", name, value.uint64()));
       return aggregation::ParamValue(static_cast<int64_t>(value.uint64()));
     case flwr::proto::Scalar::kSint64:
       return aggregation::ParamValue(int64_t{value.sint64()});
@@ -32,11 +33,11 @@ Result<aggregation::ParamValue> ToParam(const std::string& name, const flwr::pro
   }
 }
 
-Result<flower::ConfigRecord> ToConfig(std::string_view what, const flwr::proto::ConfigRecord& config) {
+Result<flower::ConfigRecord> ToConfig(std::string_view what,
+                                      const flwr::proto::ConfigRecord& config) {
   flower::Budget budget{kConfigMax};
   auto read = flower::DecodeConfig(config.SerializeAsString(), budget);
-  if (!read.ok())
-    return Fail(read.error().code, fmt::format("{}: {}", what, read.error().message));
+  if (!read.ok()) return Fail(read.error().code, fmt::format("{}: {}", what, read.error().message));
   return read;
 }
 
@@ -57,7 +58,8 @@ Result<StopRules> ToRules(const ::umbel::rounds::Plan::Stop& stop) {
   UMBEL_TRY(CheckSeconds("stop.seconds", rules.seconds));
   if (rules.metric.empty() && (rules.at_least || rules.at_most || rules.patience > 0))
     return Fail(Code::kInvalidArgument, "stop.metric is missing: which metric is to be looked at?");
-  if ((rules.at_least && std::isnan(*rules.at_least)) || (rules.at_most && std::isnan(*rules.at_most)))
+  if ((rules.at_least && std::isnan(*rules.at_least)) ||
+      (rules.at_most && std::isnan(*rules.at_most)))
     return Fail(Code::kInvalidArgument, "a bound of stop is not a number");
   return rules;
 }
@@ -156,7 +158,8 @@ bool SetScalar(const flower::ConfigValue& value, flwr::proto::Scalar& out) {
   return true;
 }
 
-Status SetKey(const std::string& key, const flower::ConfigValue& value, ::umbel::rounds::Plan& plan) {
+Status SetKey(const std::string& key, const flower::ConfigValue& value,
+              ::umbel::rounds::Plan& plan) {
   constexpr std::string_view kParam = "param.";
   const auto natural = Natural(value);
   bool fits = true;
@@ -200,8 +203,8 @@ Result<std::string> PlanFromRecords(const flower::RecordDict& records) {
       for (const auto& [key, value] : *config) UMBEL_TRY(SetKey(key, value, plan));
     } else if (name == "train-config" || name == "evaluate-config") {
       UMBEL_ASSIGN(const std::string body, flower::EncodeConfig(*config));
-      auto* out = name == "train-config" ? plan.mutable_train_config()
-                                         : plan.mutable_evaluate_config();
+      auto* out =
+          name == "train-config" ? plan.mutable_train_config() : plan.mutable_evaluate_config();
       out->ParseFromString(body);
     }
   }

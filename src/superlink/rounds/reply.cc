@@ -51,9 +51,8 @@ std::optional<Judged> TakeWeight(const Wanted& wanted, Update& update) {
     return Not(Outcome::kNoWeight,
                fmt::format("its metrics have no {}", tensor::Quote(wanted.weighted_by_key)));
   if (!std::isfinite(weight) || weight <= 0)
-    return Not(Outcome::kBadWeight,
-               fmt::format("metric {} is {}, not a finite number above 0",
-                           tensor::Quote(wanted.weighted_by_key), weight));
+    return Not(Outcome::kBadWeight, fmt::format("metric {} is {}, not a finite number above 0",
+                                                tensor::Quote(wanted.weighted_by_key), weight));
   update.weight = weight;
   return std::nullopt;
 }
@@ -61,8 +60,8 @@ std::optional<Judged> TakeWeight(const Wanted& wanted, Update& update) {
 /// Brings the arrays into the model's order. A mean of complex numbers is no model of real ones.
 std::optional<Judged> FitModel(const Model& model, std::vector<ModelArray> arrays, Update& update) {
   if (arrays.size() != model.arrays.size())
-    return Not(Outcome::kWrongKeys, fmt::format("it has {} arrays, the model has {}",
-                                                arrays.size(), model.arrays.size()));
+    return Not(Outcome::kWrongKeys, fmt::format("it has {} arrays, the model has {}", arrays.size(),
+                                                model.arrays.size()));
   std::unordered_map<std::string_view, ModelArray*> by_name;
   for (ModelArray& array : arrays) by_name.emplace(array.name, &array);
   for (const ModelArray& want : model.arrays) {
@@ -106,9 +105,8 @@ Result<Judged> JudgeContent(const flwr::proto::Message& reply, const Wanted& wan
     if (auto* m = std::get_if<flower::MetricRecord>(&record)) metrics = m, ++metric_records;
   }
   if (metric_records != 1 || (wanted.model != nullptr && array_records != 1))
-    return Not(Outcome::kWrongRecords,
-               fmt::format("it has {} ArrayRecords and {} MetricRecords", array_records,
-                           metric_records));
+    return Not(Outcome::kWrongRecords, fmt::format("it has {} ArrayRecords and {} MetricRecords",
+                                                   array_records, metric_records));
   Judged judged;
   judged.update.metrics = std::move(*metrics);
   if (auto fault = TakeWeight(wanted, judged.update)) return *std::move(fault);
@@ -137,8 +135,7 @@ Result<Judged> Judge(std::string_view message, const Wanted& wanted, RunObjects&
   if (!reply.ParseFromArray(message.data(), static_cast<int>(message.size())))
     return Fail(Code::kDataLoss, "a message that was kept is no protobuf");
   UMBEL_ASSIGN(Judged judged, JudgeContent(reply, wanted, objects));
-  UMBEL_ASSIGN(judged.update.instruction,
-               Digest::FromHex(reply.metadata().reply_to_message_id()));
+  UMBEL_ASSIGN(judged.update.instruction, Digest::FromHex(reply.metadata().reply_to_message_id()));
   return judged;
 }
 

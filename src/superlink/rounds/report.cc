@@ -60,11 +60,11 @@ std::string DescribePlan(const Plan& plan, const Model& model) {
 std::string DescribeRecord(const ::umbel::rounds::RoundRecord& record) {
   if (record.kind() == "end") return record.outcome();
   const auto& phase = record.phase();
-  std::string text = fmt::format(
-      "[ROUND {}/{}] {}: {} of {} replies, {} received, {:.3f} s{}", record.round(),
-      record.num_rounds(), record.kind(), phase.accepted(), phase.asked(),
-      Megabytes(phase.bytes_received()), phase.seconds_collected() + phase.seconds_closed(),
-      DescribeMetrics(phase.metrics()));
+  std::string text = fmt::format("[ROUND {}/{}] {}: {} of {} replies, {} received, {:.3f} s{}",
+                                 record.round(), record.num_rounds(), record.kind(),
+                                 phase.accepted(), phase.asked(), Megabytes(phase.bytes_received()),
+                                 phase.seconds_collected() + phase.seconds_closed(),
+                                 DescribeMetrics(phase.metrics()));
   for (const auto& node : phase.nodes())
     if (node.outcome() != "accepted")
       text += fmt::format("\n    node {}: {}{}{}", node.node_id(), node.outcome(),
@@ -122,8 +122,8 @@ Result<std::optional<StepRequest>> ReadStepRequest(const ObjectId& message, RunO
         const auto* number = std::get_if<int64_t>(&value);
         const auto* natural = std::get_if<uint64_t>(&value);
         const uint64_t step = number != nullptr && *number > 0 ? static_cast<uint64_t>(*number)
-                              : natural != nullptr              ? *natural
-                                                                : 0;
+                              : natural != nullptr             ? *natural
+                                                               : 0;
         if (step == 0 || step > std::numeric_limits<uint32_t>::max())
           return Fail(Code::kInvalidArgument, "'step' is not a number from 1");
         request.step = static_cast<uint32_t>(step);
@@ -132,8 +132,7 @@ Result<std::optional<StepRequest>> ReadStepRequest(const ObjectId& message, RunO
         request.arrays = wanted != nullptr && *wanted;
       }
     }
-    if (request.step == 0)
-      return Fail(Code::kInvalidArgument, "the record 'step' says no step");
+    if (request.step == 0) return Fail(Code::kInvalidArgument, "the record 'step' says no step");
     return std::optional(request);
   }
   return std::optional<StepRequest>();

@@ -24,8 +24,8 @@ struct WeightedMetrics {
   double weight = 0;
   const flower::MetricRecord* metrics = nullptr;
 };
-/// Weighted means of every metric but the weight, lists element by element, summed exactly. A key that
-/// not all have, or not all in one length, has no mean.
+/// Weighted means of every metric but the weight, lists element by element, summed exactly. A key
+/// that not all have, or not all in one length, has no mean.
 flower::MetricRecord MeanMetrics(const std::vector<WeightedMetrics>& replies,
                                  std::string_view weighted_by_key);
 

@@ -257,9 +257,8 @@ class ServiceImpl final : public Service {
   /// Sessions of runs that are over.
   void Reap() {
     std::erase_if(workers_, [&](auto& entry) {
-      const bool over = engine_.Read([&](State& state, WallTime) {
-        return state.FindRun(entry.first.first) == nullptr;
-      });
+      const bool over = engine_.Read(
+          [&](State& state, WallTime) { return state.FindRun(entry.first.first) == nullptr; });
       if (!over) return false;
       entry.second->thread.request_stop();
       entry.second->signal->Wake();

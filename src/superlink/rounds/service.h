@@ -1,5 +1,5 @@
-// All native rounds of a SuperLink: answers what is sent to node 1, and gives each session a thread.
-// Any thread may call.
+// All native rounds of a SuperLink: answers what is sent to node 1, and gives each session a
+// thread. Any thread may call.
 #pragma once
 
 #include <memory>

@@ -120,10 +120,11 @@ class SessionImpl final : public Session {
     std::error_code error;
     const auto space = std::filesystem::space(setup_.checkpoints, error);
     if (error || space.available >= need) return {};
-    return Fail(Code::kResourceExhausted,
-                fmt::format("its rounds may take {} bytes of disk, {:.0f} times its model; '{}' has "
-                            "{} free: make room, or lower spool_models ({})",
-                            need, models, setup_.checkpoints, space.available, plan_.spool_models));
+    return Fail(
+        Code::kResourceExhausted,
+        fmt::format("its rounds may take {} bytes of disk, {:.0f} times its model; '{}' has "
+                    "{} free: make room, or lower spool_models ({})",
+                    need, models, setup_.checkpoints, space.available, plan_.spool_models));
   }
 
   /// Writes the row, and what else belongs to the same moment, and waits until it is durable.
@@ -231,7 +232,8 @@ class SessionImpl final : public Session {
 
   // --- collecting --------------------------------------------------------------------------------
 
-  /// The phase's nodes were asked, now or by an earlier process: time it was away counts for nobody.
+  /// The phase's nodes were asked, now or by an earlier process: time it was away counts for
+  /// nobody.
   Status Collect() {
     deadline_ = Now() + Micros(static_cast<int64_t>(plan_.timeout * 1e6));
     UMBEL_ASSIGN(collector_, Collector::Make(engine_, setup_.run_id, plan_, model_,
@@ -395,7 +397,7 @@ class SessionImpl final : public Session {
     if (const Status kept = KeepModel(); !kept.ok() && failure.empty())
       failure = "its model cannot be kept: " + kept.error().message;
     pb::RoundRecord record = Record("end");
-    record.set_outcome(!failure.empty()                  ? "failed: " + failure
+    record.set_outcome(!failure.empty()                 ? "failed: " + failure
                        : progress_.stopped_by().empty() ? "completed"
                                                         : "stopped: " + progress_.stopped_by());
     store::RoundRow told = Tell(record);

@@ -1,6 +1,6 @@
-// Native rounds of one run: the SuperLink in a ServerApp's place. A state machine that is called when
-// something may have changed; all it must not forget is in its row, its run's messages and objects,
-// and its checkpoint. Deliver may be called from any thread, the rest belongs to one.
+// Native rounds of one run: the SuperLink in a ServerApp's place. A state machine that is called
+// when something may have changed; all it must not forget is in its row, its run's messages and
+// objects, and its checkpoint. Deliver may be called from any thread, the rest belongs to one.
 #pragma once
 
 #include <memory>

@@ -9,8 +9,9 @@ void CountRound(const StopRules& rules, const flower::MetricRecord& evaluation,
                 ::umbel::rounds::Progress* progress) {
   const auto value = MetricOf(evaluation, rules.metric);
   if (!value) return;
-  const bool better = !progress->has_best() || (rules.smaller_is_better ? *value < progress->best()
-                                                                        : *value > progress->best());
+  const bool better =
+      !progress->has_best() ||
+      (rules.smaller_is_better ? *value < progress->best() : *value > progress->best());
   if (!better) {
     progress->set_rounds_without_better(progress->rounds_without_better() + 1);
     return;

@@ -27,9 +27,11 @@ using aggregation::ExactSum;
 constexpr double kSumModels = 5.5;
 constexpr uint64_t kSumBytes = uint64_t{48} << 20;
 
-constexpr uint64_t kTaskElements = uint64_t{64} << 10;  // 256 KiB of float32: stays in a core's cache
-constexpr size_t kTogetherMax = 16;                     // updates read side by side
-constexpr uint64_t kThreadsFrom = uint64_t{4} << 20;    // bytes: below, threads cost more than they do
+constexpr uint64_t kTaskElements = uint64_t{64}
+                                   << 10;  // 256 KiB of float32: stays in a core's cache
+constexpr size_t kTogetherMax = 16;        // updates read side by side
+constexpr uint64_t kThreadsFrom = uint64_t{4}
+                                  << 20;  // bytes: below, threads cost more than they do
 constexpr uint64_t kFileVersion = 1;
 
 /// An update's array as it is folded: in C order, from its chunks or from a copy.
@@ -231,9 +233,8 @@ class Sums final : public Aggregator {
     std::vector<std::optional<Refused>> bad(group.size());
     std::mutex mutex;
     const size_t threads = bytes < kThreadsFrom ? 1 : HardwareThreads();
-    UMBEL_TRY(ParallelFor(tasks.size(), threads, [&](size_t t) {
-      return RunTask(tasks[t], group, sources, bad, mutex);
-    }));
+    UMBEL_TRY(ParallelFor(tasks.size(), threads,
+                          [&](size_t t) { return RunTask(tasks[t], group, sources, bad, mutex); }));
     UMBEL_TRY(ParallelFor(tasks.size(), threads,
                           [&](size_t t) { return UndoTask(tasks[t], group, sources, bad); }));
     std::vector<Refused> refused;
@@ -250,8 +251,8 @@ class Sums final : public Aggregator {
 
   /// Who is to be folded where: updates with the same range of the same array together.
   Result<std::vector<FoldTask>> PlanTasks(std::span<Update> group,
-                                     const std::vector<std::vector<Source>>& sources,
-                                     uint64_t* bytes) {
+                                          const std::vector<std::vector<Source>>& sources,
+                                          uint64_t* bytes) {
     std::vector<FoldTask> tasks;
     static const std::vector<ElementRange> kNothing;
     for (size_t a = 0; a < names_.size(); ++a) {
@@ -363,7 +364,8 @@ class Sums final : public Aggregator {
     ExactSum& sum = sums_[task.array].at(task.type.Descr());
     const auto refuse = [&](size_t u, Outcome outcome, std::string why) {
       const std::lock_guard lock(mutex);
-      if (!bad[u]) bad[u] = Refused{u, outcome, fmt::format("array '{}': {}", names_[task.array], why)};
+      if (!bad[u])
+        bad[u] = Refused{u, outcome, fmt::format("array '{}': {}", names_[task.array], why)};
     };
     Status folded = sum.Fold(loaded.views, task.first, task.count);
     if (folded.ok()) {
@@ -379,9 +381,11 @@ class Sums final : public Aggregator {
       } else if (folded.error().code == Code::kDataLoss) {
         refuse(members[i], Outcome::kNonFinite, "it has a NaN or an infinity");
       } else if (folded.error().code == Code::kResourceExhausted) {
-        refuse(members[i], Outcome::kTooLarge,
-               fmt::format("its range of magnitudes would take more than the {} bytes that sums may "
-                           "take", budget_.bytes_max()));
+        refuse(
+            members[i], Outcome::kTooLarge,
+            fmt::format("its range of magnitudes would take more than the {} bytes that sums may "
+                        "take",
+                        budget_.bytes_max()));
       } else {
         return folded;
       }
