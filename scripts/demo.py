@@ -343,7 +343,9 @@ def demo(args, out: Path, scratch: Path, children: Children, display: Display) -
 
     display.say(f"[1/4] starting {who} on {address}")
     command = server_command(args.server, port)
-    children.start("superlink", command, environment(scratch, "superlink"))
+    # Its ServerApps find our strategies there, as if `pip install ./python` had been said.
+    env = environment(scratch, "superlink") | {"PYTHONPATH": str(ROOT / "python")}
+    children.start("superlink", command, env)
     wait_until_healthy(f"http://{address}", children)
 
     which = "stock SuperNodes" if args.nodes == "stock" else "umbel supernodes"

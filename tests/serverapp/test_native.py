@@ -180,23 +180,33 @@ def test_a_step_is_asked_again_after_silence_and_loss(clock):
     assert set(answered.values()) == {3} and superlink.phases == 2 * ROUNDS
 
 
+class Losing(FakeGrid):
+    """The answers to the first `messages` messages for each step can never be had."""
+
+    def __init__(self, messages):
+        super().__init__(Native())
+        self.messages = messages
+
+    def pull_messages(self, message_ids):
+        steps = [m for m in self.sent if m.metadata.message_type == "query.umbel_step"]
+        for message in steps:
+            if message.metadata.message_id in message_ids:
+                number = message.content["step"]["step"]
+                same = [m for m in steps if m.content["step"]["step"] == number]
+                if same.index(message) < self.messages:
+                    return [Message(Error(4, "objects are unavailable"), reply_to=message)]
+        return super().pull_messages(message_ids)
+
+
+def test_a_step_whose_answer_is_lost_is_asked_again():
+    grid = Losing(2)
+    ours.FedAvg().start(grid, initial(), 2, evaluate_fn=lambda *_: None)
+    assert grid.superlink.phases == 4 and len(grid.sent) == 2 + 3 * 4
+
+
 def test_a_step_that_stays_lost_is_an_error():
-    superlink = Native()
-
-    def losing(grid, message):
-        if message.metadata.message_type == "query.umbel_step":
-            return Message(Error(3, "objects are unavailable"), reply_to=message)
-        return superlink(grid, message)
-
-    class Losing(FakeGrid):
-        def pull_messages(self, message_ids):
-            for message in self.sent:
-                if message.metadata.message_id in message_ids:
-                    return [self.superlink(self, message)]
-            return super().pull_messages(message_ids)
-
     with pytest.raises(RuntimeError, match="objects are unavailable"):
-        ours.FedAvg().start(Losing(losing), initial(), 2, evaluate_fn=lambda *_: None)
+        ours.FedAvg().start(Losing(3), initial(), 2, evaluate_fn=lambda *_: None)
 
 
 @pytest.mark.parametrize("here", [False, True])

@@ -82,6 +82,21 @@ def test_a_grid_that_takes_no_message(ids, said):
 
 
 @pytest.mark.parametrize("here", [False, True])
+def test_arrays_that_the_grid_cannot_send(here, said):
+    """Too many bytes for one request, perhaps."""
+
+    class Narrow(FakeGrid):
+        def push_messages(self, messages):
+            messages = list(messages)
+            start = messages[0].metadata.message_type == "query.umbel_start"
+            return [] if start else super().push_messages(messages)
+
+    evaluate = (lambda *_: None) if here else None
+    result = ours.FedAvg().start(Narrow(Native()), initial(), 1, evaluate_fn=evaluate)
+    assert result.train_metrics_clientapp and said("Rounds run in Python") == 1
+
+
+@pytest.mark.parametrize("here", [False, True])
 def test_a_plan_that_is_refused_before_any_round(here, said):
     """`evaluate_fn` is not called for round 0 twice."""
     seen = []
