@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.servers import REPO
-from tests.soak import crash, fuzz, node_crash
+from tests.soak import crash, fuzz, native_crash, node_crash
 
 HEADER = """# Soak runs
 
@@ -67,6 +67,8 @@ ROWS = {
     "5": Row("failures of all others", 3, pytest_row("tests/e2e/test_row5_failures.py")),
     "7": Row("hostile peers", 1, pytest_row("tests/hostile")),
     "6": Row("fuzzing, seconds a target", 600, fuzz.soak),
+    # Of native rounds.
+    "10": Row("native rounds: kill -9 of the SuperLink", 100, native_crash.soak),
     # Of the SuperNode.
     "n1": Row("SuperNode: pairings", 1, pytest_row("tests/e2e/test_supernode_pairings.py")),
     "n2": Row("SuperNode: keys and rules", 3, pytest_row("tests/e2e/test_supernode_keys.py")),

@@ -1,6 +1,7 @@
 """The ClientApp: works as long as it is told, then answers with exact numbers."""
 
 import os
+import random
 import time
 
 from flwr.app import (
@@ -20,11 +21,14 @@ from toy.notes import note
 app = ClientApp()
 
 
-def _work(config, site):
+def _work(config, site, server_round):
     """Take `train-seconds`, in small steps, or less if the gate opens."""
     if config["slow-site"] not in (-1, site):
         return
-    end = time.monotonic() + config["train-seconds"]
+    share = 1.0
+    if config["shuffle"]:
+        share = random.Random(f"{config['shuffle']} {site} {server_round}").random()
+    end = time.monotonic() + share * config["train-seconds"]
     while time.monotonic() < end and not (config["gate"] and os.path.exists(config["gate"])):
         time.sleep(0.02)
 
@@ -50,7 +54,7 @@ def _begin(msg, context, what):
 def train(msg: Message, context: Context) -> Message:
     config, site, server_round, more = _begin(msg, context, "train")
     arrays = {name: array.numpy() for name, array in msg.content["arrays"].items()}
-    _work(config, site)
+    _work(config, site, server_round)
     arrays = model.train(arrays, config["seed"], site, server_round)
     metrics = {
         "num-examples": int(context.node_config["examples"]),

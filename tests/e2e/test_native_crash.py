@@ -1,0 +1,41 @@
+"""Row 10, the everyday size: one run of 5 rounds over 4 nodes, the SuperLink killed with -9 three
+times in it."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from tests.soak import native_crash
+from tests.soak.crash import kill_moments
+
+PAYLOAD_KB = 200
+pytestmark = pytest.mark.umbel_only("native rounds are ours")
+
+
+@pytest.fixture(scope="module")
+def seed() -> int:
+    given = os.environ.get("UMBEL_SEED")
+    return int(given) if given else random.SystemRandom().randrange(1 << 32)
+
+
+@pytest.fixture(scope="module")
+def federation(kind, folder):
+    with native_crash.native_federation(folder, native_crash.EVERYDAY) as federation:
+        yield federation
+
+
+def test_native_rounds_survive_kill_9_of_the_superlink(federation, seed, say):
+    rng, size = random.Random(seed), native_crash.EVERYDAY
+    first = native_crash.run_with_kills(federation, size, PAYLOAD_KB, rng.randrange(1, 1 << 30))
+    assert first.checkpoints, "there was no checkpoint to begin with"
+    say(f"UMBEL_SEED={seed}, undisturbed {first.seconds:.1f} s")
+    moments = [0.9 * moment for moment in kill_moments(rng, size.kills)]
+    shuffle = rng.randrange(1, 1 << 30)
+    done = native_crash.run_with_kills(
+        federation, size, PAYLOAD_KB, shuffle, moments, first.seconds
+    )
+    assert len(done.kills) == size.kills, "the run was over before it was killed"
+    say(f"killed at {'; '.join(done.kills)}; {len(done.checkpoints)} checkpoints")
