@@ -128,6 +128,7 @@ Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
     part.metrics = judged.update.metrics;
     judged.update.node = part.node;
     if (!train_) continue;
+    spooled_ += part.bytes;
     if (early_) judged.update.folded = early_->Take(id);
     pending_.push_back(std::move(judged.update));
   }
@@ -157,9 +158,7 @@ Status Collector::Fold() {
   }
   for (const ObjectId& id : ids) {
     Part& part = parts_.at(id);
-    if (part.outcome != Outcome::kAccepted) continue;
-    part.folded = true;
-    spooled_ += part.bytes;
+    if (part.outcome == Outcome::kAccepted) part.folded = true;
   }
   return {};
 }

@@ -25,7 +25,8 @@
 namespace umbel::superlink::rounds {
 namespace {
 
-constexpr int kErrorUnknown = 0;  // Flower's code
+// Flower's code of what a mod refuses before anything was done: whoever asked may do it otherwise.
+constexpr int kErrorRefused = 6;
 constexpr std::chrono::hours kForever{1};
 
 /// A message's tree with the subtree of one of its records.
@@ -137,7 +138,7 @@ class ServiceImpl final : public Service {
       served = Fail(Code::kInvalidArgument, fmt::format("node 1 does not know '{}'", type));
     }
     if (served.ok()) return;
-    static_cast<void>(Answer(message, MakeOwnError(message.bytes->body, kErrorUnknown,
+    static_cast<void>(Answer(message, MakeOwnError(message.bytes->body, kErrorRefused,
                                                    served.error().message, engine_.clock().Now())));
   }
 
