@@ -15,7 +15,7 @@ namespace umbel::aggregation {
 
 /// One array of a model.
 struct ArrayLayout {
-  ElementType type = ElementType::kFloat32;
+  NumberType type = NumberType::kFloat32;
   uint64_t count = 0;  // elements
 };
 

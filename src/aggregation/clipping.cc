@@ -28,7 +28,7 @@ Status ForPieces(const UpdateBlock& block, size_t count, Use use) {
   std::vector<T> reply(std::min(count, kPiece)), current(reply.size());
   for (size_t from = 0; from < count; from += kPiece) {
     const size_t piece = std::min(kPiece, count - from);
-    const auto bytes = [&](std::span<const std::byte> all, ElementType type) {
+    const auto bytes = [&](std::span<const std::byte> all, NumberType type) {
       return all.subspan(from * ElementSize(type), piece * ElementSize(type));
     };
     const auto differences = std::span(reply).first(piece);
@@ -65,13 +65,11 @@ double ClipFactor(double norm, double clipping_norm) {
   return norm > clipping_norm ? clipping_norm / norm : 1.0;
 }
 
-ElementType ClippedType(const UpdateBlock& block) {
-  return Promote(block.type, block.current_type);
-}
+NumberType ClippedType(const UpdateBlock& block) { return Promote(block.type, block.current_type); }
 
 Status ClipBlock(const UpdateBlock& block, double factor, std::span<std::byte> out) {
   UMBEL_ASSIGN(const size_t count, CountOf(block));
-  const ElementType type = ClippedType(block);
+  const NumberType type = ClippedType(block);
   const size_t size = ElementSize(type);
   UMBEL_CHECK(out.size() == count * size);
   return VisitFloat(type, [&](auto sample) {

@@ -22,9 +22,9 @@ namespace umbel::aggregation {
 
 /// A block of an array in a reply, and the same of the model the node was given.
 struct UpdateBlock {
-  ElementType type = ElementType::kFloat32;
+  NumberType type = NumberType::kFloat32;
   std::span<const std::byte> reply;
-  ElementType current_type = ElementType::kFloat32;
+  NumberType current_type = NumberType::kFloat32;
   std::span<const std::byte> current;
 };
 
@@ -46,7 +46,7 @@ double ClipFactor(double norm, double clipping_norm);
 
 /// The type of a clipped reply: that of reply minus current. Integers become float64 (Flower: an
 /// error), as their mean would anyway.
-ElementType ClippedType(const UpdateBlock& block);
+NumberType ClippedType(const UpdateBlock& block);
 
 /// current + factor * (reply - current), each operation rounded to ClippedType. (Flower leaves
 /// arrays without dimensions unclipped, by an oversight that costs privacy; we clip all.)

@@ -82,7 +82,7 @@ TEST(Noise, IsAddedInTheArraysType) {
   std::vector<float> block = Normals(1, 10'000);
   const std::vector<float> before = block;
   ASSERT_TRUE(
-      AddNoise(noise, 5, 77, 0.25, ElementType::kFloat32, std::as_writable_bytes(std::span(block)))
+      AddNoise(noise, 5, 77, 0.25, NumberType::kFloat32, std::as_writable_bytes(std::span(block)))
           .ok());
   std::vector<double> numbers(block.size());
   noise.Normal(5, 77, numbers);
@@ -90,7 +90,7 @@ TEST(Noise, IsAddedInTheArraysType) {
     EXPECT_EQ(block[i], before[i] + static_cast<float>(numbers[i] * 0.25));
   std::vector<int64_t> whole(4);
   EXPECT_FALSE(
-      AddNoise(noise, 0, 0, 1, ElementType::kInt64, std::as_writable_bytes(std::span(whole))).ok());
+      AddNoise(noise, 0, 0, 1, NumberType::kInt64, std::as_writable_bytes(std::span(whole))).ok());
 }
 
 TEST(Clipping, TheNormIsThatOfTheWholeUpdateInAnyBlocks) {
@@ -102,8 +102,8 @@ TEST(Clipping, TheNormIsThatOfTheWholeUpdateInAnyBlocks) {
   }
   UpdateNorm whole, parts, backwards;
   const auto block = [&](size_t from, size_t count) {
-    return UpdateBlock{ElementType::kFloat32, Bytes(reply).subspan(4 * from, 4 * count),
-                       ElementType::kFloat32, Bytes(current).subspan(4 * from, 4 * count)};
+    return UpdateBlock{NumberType::kFloat32, Bytes(reply).subspan(4 * from, 4 * count),
+                       NumberType::kFloat32, Bytes(current).subspan(4 * from, 4 * count)};
   };
   ASSERT_TRUE(whole.Add(block(0, reply.size())).ok());
   for (size_t from = 0; from < reply.size(); from += 625)
@@ -120,8 +120,7 @@ TEST(Clipping, TheNormIsThatOfTheWholeUpdateInAnyBlocks) {
 
 TEST(Clipping, AClippedUpdateHasTheNorm) {
   const auto reply = Normals(1, 30'000), current = Normals(2, 30'000);
-  const UpdateBlock block{ElementType::kFloat32, Bytes(reply), ElementType::kFloat32,
-                          Bytes(current)};
+  const UpdateBlock block{NumberType::kFloat32, Bytes(reply), NumberType::kFloat32, Bytes(current)};
   UpdateNorm norm;
   ASSERT_TRUE(norm.Add(block).ok());
   for (const double limit : {0.5, 3.0, 1000.0}) {
@@ -130,8 +129,7 @@ TEST(Clipping, AClippedUpdateHasTheNorm) {
     ASSERT_TRUE(ClipBlock(block, factor, std::as_writable_bytes(std::span(out))).ok());
     UpdateNorm clipped;
     ASSERT_TRUE(
-        clipped.Add({ElementType::kFloat32, Bytes(out), ElementType::kFloat32, Bytes(current)})
-            .ok());
+        clipped.Add({NumberType::kFloat32, Bytes(out), NumberType::kFloat32, Bytes(current)}).ok());
     EXPECT_NEAR(clipped.Norm(), std::min(limit, norm.Norm()), 1e-4 * limit);
     for (size_t i = 0; i < out.size(); i += 999)
       EXPECT_EQ(out[i], current[i] + (reply[i] - current[i]) * static_cast<float>(factor));
@@ -143,18 +141,18 @@ TEST(Clipping, AClippedUpdateHasTheNorm) {
 TEST(Clipping, TypesArePromoted) {
   const std::vector<int64_t> whole = {10, -20};
   const std::vector<float> current = {1, 2};
-  const UpdateBlock mixed{ElementType::kInt64, Bytes(whole), ElementType::kFloat32, Bytes(current)};
-  EXPECT_EQ(ClippedType(mixed), ElementType::kFloat64);
+  const UpdateBlock mixed{NumberType::kInt64, Bytes(whole), NumberType::kFloat32, Bytes(current)};
+  EXPECT_EQ(ClippedType(mixed), NumberType::kFloat64);
   std::vector<double> out(2);
   ASSERT_TRUE(ClipBlock(mixed, 0.5, std::as_writable_bytes(std::span(out))).ok());
   EXPECT_EQ(out, (std::vector<double>{5.5, -9}));
   UpdateNorm norm;
   EXPECT_FALSE(
-      norm.Add({ElementType::kInt64, Bytes(whole), ElementType::kFloat32, Bytes(current).first(4)})
+      norm.Add({NumberType::kInt64, Bytes(whole), NumberType::kFloat32, Bytes(current).first(4)})
           .ok());
   const std::vector<float> bad = {1, std::nanf("")};
   EXPECT_FALSE(
-      norm.Add({ElementType::kFloat32, Bytes(bad), ElementType::kFloat32, Bytes(current)}).ok());
+      norm.Add({NumberType::kFloat32, Bytes(bad), NumberType::kFloat32, Bytes(current)}).ok());
 }
 
 TEST(Clipping, TheNormFollowsTheQuantile) {

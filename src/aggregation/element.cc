@@ -52,73 +52,73 @@ void StoreAs(std::span<const T> values, std::span<std::byte> out) {
 
 }  // namespace
 
-Result<ElementType> ElementTypeOf(std::string_view name) {
+Result<NumberType> NumberTypeOf(std::string_view name) {
   for (size_t i = 0; i < kRows.size(); ++i)
-    if (kRows[i].name == name) return static_cast<ElementType>(i);
+    if (kRows[i].name == name) return static_cast<NumberType>(i);
   return Fail(Code::kInvalidArgument,
               fmt::format("dtype {} is not bool, an integer or a float", tensor::Quote(name)));
 }
 
-std::string_view ElementName(ElementType type) { return kRows[static_cast<size_t>(type)].name; }
-size_t ElementSize(ElementType type) { return kRows[static_cast<size_t>(type)].size; }
-bool IsFloat(ElementType type) { return type >= ElementType::kFloat16; }
+std::string_view ElementName(NumberType type) { return kRows[static_cast<size_t>(type)].name; }
+size_t ElementSize(NumberType type) { return kRows[static_cast<size_t>(type)].size; }
+bool IsFloat(NumberType type) { return type >= NumberType::kFloat16; }
 
-ElementType MeanType(ElementType type) { return IsFloat(type) ? type : ElementType::kFloat64; }
+NumberType MeanType(NumberType type) { return IsFloat(type) ? type : NumberType::kFloat64; }
 
-ElementType Promote(ElementType a, ElementType b) {
+NumberType Promote(NumberType a, NumberType b) {
   if (!IsFloat(a)) std::swap(a, b);
-  if (!IsFloat(a)) return ElementType::kFloat64;
+  if (!IsFloat(a)) return NumberType::kFloat64;
   if (IsFloat(b)) return std::max(a, b);
   const size_t size = ElementSize(b);  // an integer of 1, 2, 4 or 8 bytes
-  const ElementType holds = size == 1   ? ElementType::kFloat16
-                            : size == 2 ? ElementType::kFloat32
-                                        : ElementType::kFloat64;
+  const NumberType holds = size == 1   ? NumberType::kFloat16
+                           : size == 2 ? NumberType::kFloat32
+                                       : NumberType::kFloat64;
   return std::max(a, holds);
 }
 
 template <typename T>
-void Load(ElementType type, std::span<const std::byte> bytes, std::span<T> out) {
+void Load(NumberType type, std::span<const std::byte> bytes, std::span<T> out) {
   UMBEL_CHECK(bytes.size() == out.size() * ElementSize(type));
   switch (type) {
-    case ElementType::kBool:
-    case ElementType::kUint8:
+    case NumberType::kBool:
+    case NumberType::kUint8:
       return LoadAs<uint8_t>(bytes, out);
-    case ElementType::kInt8:
+    case NumberType::kInt8:
       return LoadAs<int8_t>(bytes, out);
-    case ElementType::kInt16:
+    case NumberType::kInt16:
       return LoadAs<int16_t>(bytes, out);
-    case ElementType::kInt32:
+    case NumberType::kInt32:
       return LoadAs<int32_t>(bytes, out);
-    case ElementType::kInt64:
+    case NumberType::kInt64:
       return LoadAs<int64_t>(bytes, out);
-    case ElementType::kUint16:
+    case NumberType::kUint16:
       return LoadAs<uint16_t>(bytes, out);
-    case ElementType::kUint32:
+    case NumberType::kUint32:
       return LoadAs<uint32_t>(bytes, out);
-    case ElementType::kUint64:
+    case NumberType::kUint64:
       return LoadAs<uint64_t>(bytes, out);
-    case ElementType::kFloat16:
+    case NumberType::kFloat16:
       return LoadAs<Half>(bytes, out);
-    case ElementType::kFloat32:
+    case NumberType::kFloat32:
       return LoadAs<float>(bytes, out);
-    case ElementType::kFloat64:
+    case NumberType::kFloat64:
       return LoadAs<double>(bytes, out);
   }
 }
 
 template <typename T>
-void Store(std::span<const T> values, ElementType type, std::span<std::byte> out) {
+void Store(std::span<const T> values, NumberType type, std::span<std::byte> out) {
   UMBEL_CHECK(IsFloat(type) && out.size() == values.size() * ElementSize(type));
-  if (type == ElementType::kFloat16) return StoreAs<Half>(values, out);
-  if (type == ElementType::kFloat32) return StoreAs<float>(values, out);
+  if (type == NumberType::kFloat16) return StoreAs<Half>(values, out);
+  if (type == NumberType::kFloat32) return StoreAs<float>(values, out);
   return StoreAs<double>(values, out);
 }
 
-template void Load(ElementType, std::span<const std::byte>, std::span<Half>);
-template void Load(ElementType, std::span<const std::byte>, std::span<float>);
-template void Load(ElementType, std::span<const std::byte>, std::span<double>);
-template void Store(std::span<const Half>, ElementType, std::span<std::byte>);
-template void Store(std::span<const float>, ElementType, std::span<std::byte>);
-template void Store(std::span<const double>, ElementType, std::span<std::byte>);
+template void Load(NumberType, std::span<const std::byte>, std::span<Half>);
+template void Load(NumberType, std::span<const std::byte>, std::span<float>);
+template void Load(NumberType, std::span<const std::byte>, std::span<double>);
+template void Store(std::span<const Half>, NumberType, std::span<std::byte>);
+template void Store(std::span<const float>, NumberType, std::span<std::byte>);
+template void Store(std::span<const double>, NumberType, std::span<std::byte>);
 
 }  // namespace umbel::aggregation

@@ -14,7 +14,7 @@
 
 namespace umbel::aggregation {
 
-enum class ElementType : uint8_t {
+enum class NumberType : uint8_t {
   kBool,
   kInt8,
   kInt16,
@@ -31,17 +31,17 @@ enum class ElementType : uint8_t {
 
 /// name    NumPy's: "float32".
 /// errors  kInvalidArgument: text, complex numbers, dates, or no dtype at all.
-Result<ElementType> ElementTypeOf(std::string_view name);
-std::string_view ElementName(ElementType type);
-size_t ElementSize(ElementType type);  // bytes
-bool IsFloat(ElementType type);
+Result<NumberType> NumberTypeOf(std::string_view name);
+std::string_view ElementName(NumberType type);
+size_t ElementSize(NumberType type);  // bytes
+bool IsFloat(NumberType type);
 
 /// NumPy's type of an array times a Python float, of a mean, of a median: floats stay as they are,
 /// all else becomes float64.
-ElementType MeanType(ElementType type);
+NumberType MeanType(NumberType type);
 /// NumPy's type of a sum or difference of two arrays, where at least one is float; of two others
 /// float64 (NumPy: an integer), in which alone the optimisers compute with them.
-ElementType Promote(ElementType a, ElementType b);
+NumberType Promote(NumberType a, NumberType b);
 
 /// Converts elements as NumPy's astype does: integers to the nearest float, float64 to the nearest
 /// float32 or half.
@@ -49,16 +49,16 @@ ElementType Promote(ElementType a, ElementType b);
 /// T      float, double or Half.
 /// bytes  out.size() elements.
 template <typename T>
-void Load(ElementType type, std::span<const std::byte> bytes, std::span<T> out);
+void Load(NumberType type, std::span<const std::byte> bytes, std::span<T> out);
 /// The reverse, into a float type.
 template <typename T>
-void Store(std::span<const T> values, ElementType type, std::span<std::byte> out);
+void Store(std::span<const T> values, NumberType type, std::span<std::byte> out);
 
 /// Calls `visit` with a value of the C++ type in which NumPy computes for a float type.
 template <typename Visit>
-decltype(auto) VisitFloat(ElementType type, Visit visit) {
-  if (type == ElementType::kFloat16) return visit(Half());
-  if (type == ElementType::kFloat32) return visit(float{});
+decltype(auto) VisitFloat(NumberType type, Visit visit) {
+  if (type == NumberType::kFloat16) return visit(Half());
+  if (type == NumberType::kFloat32) return visit(float{});
   return visit(double{});
 }
 

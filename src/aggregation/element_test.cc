@@ -44,12 +44,12 @@ TEST(Half, RoundsToTheNearestAndTiesToEven) {
 }
 
 TEST(Element, NamesAndSizes) {
-  for (int i = 0; i <= static_cast<int>(ElementType::kFloat64); ++i) {
-    const auto type = static_cast<ElementType>(i);
-    EXPECT_EQ(ElementTypeOf(ElementName(type)).value(), type);
+  for (int i = 0; i <= static_cast<int>(NumberType::kFloat64); ++i) {
+    const auto type = static_cast<NumberType>(i);
+    EXPECT_EQ(NumberTypeOf(ElementName(type)).value(), type);
   }
-  EXPECT_FALSE(ElementTypeOf("complex64").ok());
-  EXPECT_FALSE(ElementTypeOf("<f4").ok());
+  EXPECT_FALSE(NumberTypeOf("complex64").ok());
+  EXPECT_FALSE(NumberTypeOf("<f4").ok());
 }
 
 TEST(Element, LoadsAtAnyAlignment) {
@@ -57,18 +57,18 @@ TEST(Element, LoadsAtAnyAlignment) {
     std::vector<std::byte> bytes(1 + 8 * values.size());
     if (!values.empty()) std::memcpy(bytes.data() + 1, values.data(), 8 * values.size());
     std::vector<double> out(values.size());
-    Load(ElementType::kInt64, std::span(bytes).subspan(1), std::span(out));
+    Load(NumberType::kInt64, std::span(bytes).subspan(1), std::span(out));
     for (size_t i = 0; i < out.size(); ++i) RC_ASSERT(out[i] == static_cast<double>(values[i]));
     std::vector<std::byte> stored(2 * floats.size());
-    Store(std::span<const float>(floats), ElementType::kFloat16, stored);
+    Store(std::span<const float>(floats), NumberType::kFloat16, stored);
     std::vector<Half> halves(floats.size());
-    Load(ElementType::kFloat16, stored, std::span(halves));
+    Load(NumberType::kFloat16, stored, std::span(halves));
     for (size_t i = 0; i < floats.size(); ++i) RC_ASSERT(Bits(halves[i]) == Bits(Half(floats[i])));
   }));
 }
 
 TEST(Element, PromotesAsNumPy) {
-  using enum ElementType;
+  using enum NumberType;
   EXPECT_EQ(Promote(kFloat32, kFloat16), kFloat32);
   EXPECT_EQ(Promote(kBool, kFloat16), kFloat16);
   EXPECT_EQ(Promote(kFloat16, kInt16), kFloat32);

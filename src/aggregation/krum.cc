@@ -25,7 +25,7 @@ double ScoreOf(std::vector<double> row, size_t closest) {
 DistanceSums::DistanceSums(size_t updates)
     : updates_(updates), dots_(updates * (updates + 1) / 2), sliced_(updates) {}
 
-Status DistanceSums::Add(ElementType type, std::span<const std::span<const std::byte>> blocks) {
+Status DistanceSums::Add(NumberType type, std::span<const std::span<const std::byte>> blocks) {
   if (blocks.size() != updates_)
     return Fail(Code::kInvalidArgument,
                 fmt::format("blocks of {} updates, not of {}", blocks.size(), updates_));

@@ -36,7 +36,7 @@ class DistanceSums {
   /// errors  kInvalidArgument: not one block of each update, sizes that differ, a value that is not
   ///         finite; the sums are then as before.
   /// cost    (updates + 1) / 2 dot products an element (sliced.h); 33 KB an update.
-  Status Add(ElementType type, std::span<const std::span<const std::byte>> blocks);
+  Status Add(NumberType type, std::span<const std::span<const std::byte>> blocks);
   /// Takes in the sums of other blocks of the same updates.
   void Merge(const DistanceSums& other);
   DistanceMatrix Finish() const;

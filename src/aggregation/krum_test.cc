@@ -16,9 +16,9 @@ template <typename T>
 using Table = std::vector<std::vector<T>>;
 
 template <typename T>
-constexpr ElementType kTypeOf = std::is_same_v<T, float>    ? ElementType::kFloat32
-                                : std::is_same_v<T, double> ? ElementType::kFloat64
-                                                            : ElementType::kInt8;
+constexpr NumberType kTypeOf = std::is_same_v<T, float>    ? NumberType::kFloat32
+                               : std::is_same_v<T, double> ? NumberType::kFloat64
+                                                           : NumberType::kInt8;
 
 template <typename T>
 class MemorySource final : public BlockSource {
@@ -206,7 +206,7 @@ TEST(Krum, RefusesBlocksThatDoNotMatch) {
   DistanceSums sums(2);
   const auto view = [](const std::vector<float>& row) { return std::as_bytes(std::span(row)); };
   const auto add = [&](std::vector<std::span<const std::byte>> views) {
-    return sums.Add(ElementType::kFloat32, views).ok();
+    return sums.Add(NumberType::kFloat32, views).ok();
   };
   EXPECT_FALSE(add({view(good)}));
   EXPECT_FALSE(add({view(good), view(good).first(4)}));

@@ -50,7 +50,7 @@ void Noise::Normal(uint32_t stream, uint64_t first, std::span<double> out) const
 }
 
 Status AddNoise(const Noise& noise, uint32_t array, uint64_t first, double deviation,
-                ElementType type, std::span<std::byte> block) {
+                NumberType type, std::span<std::byte> block) {
   if (!IsFloat(type))
     return Fail(Code::kInvalidArgument,
                 fmt::format("noise cannot be added to {}", ElementName(type)));

@@ -40,6 +40,6 @@ class Noise {
 /// first   the place of the block's first element in its array.
 /// errors  kInvalidArgument: the type is not float.
 Status AddNoise(const Noise& noise, uint32_t array, uint64_t first, double deviation,
-                ElementType type, std::span<std::byte> block);
+                NumberType type, std::span<std::byte> block);
 
 }  // namespace umbel::aggregation

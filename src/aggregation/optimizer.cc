@@ -126,10 +126,10 @@ bool IsMean(const StrategySpec& spec) {
   return !IsAdaptive(spec.kind);
 }
 
-OptimizerTypes OptimizerTypesOf(const StrategySpec& spec, ElementType current, ElementType mean) {
+OptimizerTypes OptimizerTypesOf(const StrategySpec& spec, NumberType current, NumberType mean) {
   if (IsMean(spec)) return {MeanType(mean), MeanType(mean)};
-  const ElementType compute = Promote(current, MeanType(mean));
-  return {compute, spec.kind == StrategyKind::kFedAdam ? ElementType::kFloat64 : compute};
+  const NumberType compute = Promote(current, MeanType(mean));
+  return {compute, spec.kind == StrategyKind::kFedAdam ? NumberType::kFloat64 : compute};
 }
 
 Status OptimizerStep(const StrategySpec& spec, uint64_t round, const OptimizerBlock& block) {
@@ -155,7 +155,7 @@ Status OptimizerStep(const StrategySpec& spec, uint64_t round, const OptimizerBl
     std::vector<double> wide_next(most);
     for (size_t from = 0; from < count; from += kPiece) {
       const size_t piece = std::min(kPiece, count - from);
-      const auto part = [&](auto bytes, ElementType type) {
+      const auto part = [&](auto bytes, NumberType type) {
         return bytes.subspan(from * ElementSize(type), piece * ElementSize(type));
       };
       const auto of = [&](std::vector<T>& values) { return std::span(values).first(piece); };
@@ -182,7 +182,7 @@ Status OptimizerStep(const StrategySpec& spec, uint64_t round, const OptimizerBl
   return {};
 }
 
-void WidenMoment(ElementType from, std::span<const std::byte> moment, ElementType to,
+void WidenMoment(NumberType from, std::span<const std::byte> moment, NumberType to,
                  std::span<std::byte> out) {
   UMBEL_CHECK(IsFloat(from) && from <= to);
   std::vector<double> values(moment.size() / ElementSize(from));

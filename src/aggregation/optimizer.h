@@ -26,21 +26,21 @@ bool IsMean(const StrategySpec& spec);
 
 /// The types of one array.
 struct OptimizerTypes {
-  ElementType compute;  // of the moments, too
-  ElementType result;   // of the next model
+  NumberType compute;  // of the moments, too
+  NumberType result;   // of the next model
 };
 /// NumPy 2's: the wider of model and mean, except that FedAdam's result is float64 always, as its
 /// corrected rate is a float64 of NumPy's and not of Python's.
 ///
 /// current  the model's; integers compute as float64.
 /// mean     MeanType() of the replies'.
-OptimizerTypes OptimizerTypesOf(const StrategySpec& spec, ElementType current, ElementType mean);
+OptimizerTypes OptimizerTypesOf(const StrategySpec& spec, NumberType current, NumberType mean);
 
 /// One block of one array; all spans hold the same number of elements.
 struct OptimizerBlock {
-  ElementType current_type = ElementType::kFloat32;
+  NumberType current_type = NumberType::kFloat32;
   std::span<const std::byte> current;
-  ElementType mean_type = ElementType::kFloat32;
+  NumberType mean_type = NumberType::kFloat32;
   std::span<const std::byte> mean;
   std::span<std::byte> first;  // moments of the compute type, read and replaced; empty if not kept
   std::span<std::byte> second;
@@ -66,7 +66,7 @@ struct OptimizerBlock {
 Status OptimizerStep(const StrategySpec& spec, uint64_t round, const OptimizerBlock& block);
 
 /// Rewrites stored moments for a wider compute type; exact.
-void WidenMoment(ElementType from, std::span<const std::byte> moment, ElementType to,
+void WidenMoment(NumberType from, std::span<const std::byte> moment, NumberType to,
                  std::span<std::byte> out);
 
 }  // namespace umbel::aggregation

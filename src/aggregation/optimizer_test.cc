@@ -41,8 +41,8 @@ struct State {
 
   void Step(const StrategySpec& spec, uint64_t round, std::span<const float> mean, size_t from,
             size_t count, std::vector<std::byte>& next) {
-    const ElementType result =
-        OptimizerTypesOf(spec, ElementType::kFloat32, ElementType::kFloat32).result;
+    const NumberType result =
+        OptimizerTypesOf(spec, NumberType::kFloat32, NumberType::kFloat32).result;
     const size_t size = ElementSize(result);
     next.resize(mean.size() * size);
     const auto part = [&](auto bytes) {
@@ -50,9 +50,9 @@ struct State {
     };
     const Status status =
         OptimizerStep(spec, round,
-                      {.current_type = ElementType::kFloat32,
+                      {.current_type = NumberType::kFloat32,
                        .current = part(std::span<const std::byte>(model)),
-                       .mean_type = ElementType::kFloat32,
+                       .mean_type = NumberType::kFloat32,
                        .mean = part(std::as_bytes(mean)),
                        .first = part(std::span(first)),
                        .second = part(std::span(second)),
@@ -92,7 +92,7 @@ TEST(Optimizer, FirstRounds) {
     std::vector<std::byte> next;
     state.Step(spec, 1, mean, 0, 1, next);
     double value = 0;
-    Load(OptimizerTypesOf(spec, ElementType::kFloat32, ElementType::kFloat32).result, next,
+    Load(OptimizerTypesOf(spec, NumberType::kFloat32, NumberType::kFloat32).result, next,
          std::span(&value, 1));
     return value;
   };
@@ -114,9 +114,9 @@ TEST(Optimizer, WhatIsTheMean) {
 }
 
 TEST(Optimizer, TypesAreNumPys) {
-  using enum ElementType;
-  const auto check = [](const StrategySpec& spec, ElementType current, ElementType mean,
-                        ElementType compute, ElementType result) {
+  using enum NumberType;
+  const auto check = [](const StrategySpec& spec, NumberType current, NumberType mean,
+                        NumberType compute, NumberType result) {
     const OptimizerTypes types = OptimizerTypesOf(spec, current, mean);
     EXPECT_EQ(types.compute, compute);
     EXPECT_EQ(types.result, result);

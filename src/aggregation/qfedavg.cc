@@ -15,7 +15,7 @@ constexpr double kEpsilon = 1e-10;            // Flower's; a loss of 0 has power
 
 /// The gradient of `count` elements of one reply, in its type T.
 template <typename T>
-void Gradient(ElementType current_type, std::span<const std::byte> current, ElementType reply_type,
+void Gradient(NumberType current_type, std::span<const std::byte> current, NumberType reply_type,
               std::span<const std::byte> reply, T lipschitz, std::span<T> out) {
   const auto subtract = [&](auto sample) {  // in the wider type of both, then rounded to T
     using Wide = decltype(sample);
@@ -82,8 +82,8 @@ Result<QFedAvgTerm> QFedAvgTermOf(const StrategySpec& spec, double loss,
   return term;
 }
 
-Status QFedAvgBlock(const StrategySpec& spec, ElementType current_type,
-                    std::span<const std::byte> current, ElementType reply_type,
+Status QFedAvgBlock(const StrategySpec& spec, NumberType current_type,
+                    std::span<const std::byte> current, NumberType reply_type,
                     std::span<const std::span<const std::byte>> replies,
                     std::span<const QFedAvgTerm> terms, std::span<std::byte> out) {
   const size_t size = ElementSize(reply_type), current_size = ElementSize(current_type);
@@ -129,7 +129,7 @@ Status QFedAvgBlock(const StrategySpec& spec, ElementType current_type,
         for (size_t k = 0; k < replies.size(); ++k) sum += deltas[k * piece + i];
         next[i] -= sum / sum_h;
       }
-      Store(std::span<const double>(next).first(piece), ElementType::kFloat64,
+      Store(std::span<const double>(next).first(piece), NumberType::kFloat64,
             out.subspan(from * sizeof(double), piece * sizeof(double)));
     }
     return {};

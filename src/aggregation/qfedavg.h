@@ -39,8 +39,8 @@ Result<QFedAvgTerm> QFedAvgTermOf(const StrategySpec& spec, double loss,
 /// errors   kInvalidArgument: no replies, not one term for each, sizes that differ, sum(h) not
 /// above
 ///          0, a delta that is not finite.
-Status QFedAvgBlock(const StrategySpec& spec, ElementType current_type,
-                    std::span<const std::byte> current, ElementType reply_type,
+Status QFedAvgBlock(const StrategySpec& spec, NumberType current_type,
+                    std::span<const std::byte> current, NumberType reply_type,
                     std::span<const std::span<const std::byte>> replies,
                     std::span<const QFedAvgTerm> terms, std::span<std::byte> out);
 

@@ -42,8 +42,8 @@ struct Round {
     for (size_t k = 0; k < replies.size(); ++k) {
       ExactScalar squares;
       EXPECT_TRUE(AddGradientSquares(spec,
-                                     {ElementType::kFloat32, std::as_bytes(std::span(replies[k])),
-                                      ElementType::kFloat32, std::as_bytes(std::span(current))},
+                                     {NumberType::kFloat32, std::as_bytes(std::span(replies[k])),
+                                      NumberType::kFloat32, std::as_bytes(std::span(current))},
                                      squares)
                       .ok());
       terms.push_back(QFedAvgTermOf(spec, losses[k], squares).value());
@@ -54,10 +54,10 @@ struct Round {
       std::vector<std::span<const std::byte>> views;
       for (const auto& reply : replies)
         views.push_back(std::as_bytes(std::span(reply).subspan(from, count)));
-      const Status status = QFedAvgBlock(
-          spec, ElementType::kFloat32, std::as_bytes(std::span(current).subspan(from, count)),
-          ElementType::kFloat32, views, terms,
-          std::as_writable_bytes(std::span(out).subspan(from, count)));
+      const Status status =
+          QFedAvgBlock(spec, NumberType::kFloat32,
+                       std::as_bytes(std::span(current).subspan(from, count)), NumberType::kFloat32,
+                       views, terms, std::as_writable_bytes(std::span(out).subspan(from, count)));
       EXPECT_TRUE(status.ok()) << status.error().ToString();
     }
     return out;
@@ -123,8 +123,8 @@ TEST(QFedAvg, RefusesWhatHasNoWeight) {
   double out = 0;
   const auto target = std::as_writable_bytes(std::span(&out, 1));
   const auto run = [&](std::vector<QFedAvgTerm> terms) {
-    return QFedAvgBlock(Spec(1), ElementType::kFloat32, bytes, ElementType::kFloat32, replies,
-                        terms, target)
+    return QFedAvgBlock(Spec(1), NumberType::kFloat32, bytes, NumberType::kFloat32, replies, terms,
+                        target)
         .ok();
   };
   EXPECT_TRUE(run({{1, 1}}));

@@ -34,10 +34,10 @@ T MedianOf(const T* values, size_t rows, size_t columns, size_t c) {
 /// Calls `reduce(sorted rows, number of columns, results)` for piece after piece of columns. T is
 /// what the elements are compared in.
 template <typename T, typename Reduce>
-Status ForColumns(ElementType type, Updates updates, std::span<std::byte> out, Reduce reduce) {
+Status ForColumns(NumberType type, Updates updates, std::span<std::byte> out, Reduce reduce) {
   const size_t rows = updates.size();
   const size_t size = ElementSize(type);
-  const ElementType result = MeanType(type);
+  const NumberType result = MeanType(type);
   const size_t count = updates[0].size() / size;
   const size_t columns = std::min(
       count, std::clamp(kScratchBytes / sizeof(T) / rows / 16 * 16, kColumnsMin, kColumnsMax));
@@ -66,7 +66,7 @@ Status ForColumns(ElementType type, Updates updates, std::span<std::byte> out, R
 /// The same in the type that holds all values of `type`: float for halves and floats, else double.
 /// Integers beyond 2^53 are rounded, as NumPy's mean does.
 template <typename Reduce>
-Status ForSorted(ElementType type, Updates updates, std::span<std::byte> out, Reduce reduce) {
+Status ForSorted(NumberType type, Updates updates, std::span<std::byte> out, Reduce reduce) {
   if (updates.empty()) return Fail(Code::kInvalidArgument, "no updates");
   for (const auto& update : updates)
     if (update.size() != updates[0].size() || update.size() % ElementSize(type) != 0)
@@ -74,7 +74,7 @@ Status ForSorted(ElementType type, Updates updates, std::span<std::byte> out, Re
                   fmt::format("blocks of {} and {} bytes of {}", updates[0].size(), update.size(),
                               ElementName(type)));
   UMBEL_CHECK(out.size() == updates[0].size() / ElementSize(type) * ElementSize(MeanType(type)));
-  const bool narrow = type == ElementType::kFloat16 || type == ElementType::kFloat32;
+  const bool narrow = type == NumberType::kFloat16 || type == NumberType::kFloat32;
   return narrow ? ForColumns<float>(type, updates, out, reduce)
                 : ForColumns<double>(type, updates, out, reduce);
 }
@@ -99,13 +99,13 @@ void MeanOfRows(const T* values, size_t from, size_t to, size_t columns, T* resu
 
 }  // namespace
 
-Status Median(ElementType type, Updates updates, std::span<std::byte> out) {
+Status Median(NumberType type, Updates updates, std::span<std::byte> out) {
   return ForSorted(type, updates, out, [&](const auto* values, size_t columns, auto* results) {
     for (size_t c = 0; c < columns; ++c) results[c] = MedianOf(values, updates.size(), columns, c);
   });
 }
 
-Status TrimmedMean(ElementType type, Updates updates, double beta, std::span<std::byte> out) {
+Status TrimmedMean(NumberType type, Updates updates, double beta, std::span<std::byte> out) {
   if (!(beta >= 0 && beta < 0.5))
     return Fail(Code::kInvalidArgument, fmt::format("beta {} not in [0, 0.5)", beta));
   const auto cut = static_cast<size_t>(beta * static_cast<double>(updates.size()));
@@ -114,7 +114,7 @@ Status TrimmedMean(ElementType type, Updates updates, double beta, std::span<std
   });
 }
 
-Status MeanAroundMedian(ElementType type, Updates updates, size_t closest,
+Status MeanAroundMedian(NumberType type, Updates updates, size_t closest,
                         std::span<std::byte> out) {
   if (closest == 0 || closest > updates.size())
     return Fail(Code::kInvalidArgument,
@@ -123,7 +123,7 @@ Status MeanAroundMedian(ElementType type, Updates updates, size_t closest,
     using T = std::remove_cvref_t<decltype(*results)>;
     for (size_t c = 0; c < columns; ++c) {
       T median = MedianOf(values, updates.size(), columns, c);
-      if (type == ElementType::kFloat16) median = static_cast<T>(Half(median));
+      if (type == NumberType::kFloat16) median = static_cast<T>(Half(median));
       // The closest are neighbours in the order of size: cut at the end that is farther.
       size_t from = 0, to = updates.size();
       while (to - from > closest) {

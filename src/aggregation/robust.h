@@ -22,21 +22,21 @@ namespace umbel::aggregation {
 
 /// The median (Yin et al., ICML 2018, arXiv:1803.01498); of an even number, the mean of the middle
 /// two, in the arithmetic of NumPy's median (float16: in float32), where that does not overflow.
-Status Median(ElementType type, std::span<const std::span<const std::byte>> updates,
+Status Median(NumberType type, std::span<const std::span<const std::byte>> updates,
               std::span<std::byte> out);
 
 /// Coordinate-wise trimmed mean (the same paper): without the floor(beta * n) smallest and largest.
 /// Sums in float64, smallest value first.
 ///
 /// beta    errors  kInvalidArgument: not in [0, 0.5).
-Status TrimmedMean(ElementType type, std::span<const std::span<const std::byte>> updates,
+Status TrimmedMean(NumberType type, std::span<const std::span<const std::byte>> updates,
                    double beta, std::span<std::byte> out);
 
 /// Bulyan's second half (El Mhamdi et al., ICML 2018, arXiv:1802.07927): the mean of the `closest`
 /// values nearest to the median. Of two equally far the smaller is taken (Flower: either).
 ///
 /// closest  errors  kInvalidArgument: not in [1, n].
-Status MeanAroundMedian(ElementType type, std::span<const std::span<const std::byte>> updates,
+Status MeanAroundMedian(NumberType type, std::span<const std::span<const std::byte>> updates,
                         size_t closest, std::span<std::byte> out);
 
 }  // namespace umbel::aggregation

@@ -17,12 +17,12 @@ template <typename T>
 using Table = std::vector<std::vector<T>>;  // update, element
 
 template <typename T>
-constexpr ElementType kTypeOf = std::is_same_v<T, float>     ? ElementType::kFloat32
-                                : std::is_same_v<T, double>  ? ElementType::kFloat64
-                                : std::is_same_v<T, int64_t> ? ElementType::kInt64
-                                                             : ElementType::kUint8;
+constexpr NumberType kTypeOf = std::is_same_v<T, float>     ? NumberType::kFloat32
+                               : std::is_same_v<T, double>  ? NumberType::kFloat64
+                               : std::is_same_v<T, int64_t> ? NumberType::kInt64
+                                                            : NumberType::kUint8;
 
-using Rule = std::function<Status(ElementType, std::span<const std::span<const std::byte>>,
+using Rule = std::function<Status(NumberType, std::span<const std::span<const std::byte>>,
                                   std::span<std::byte>)>;
 const Rule kMedian = Median;
 Rule Trimmed(double beta) {
@@ -166,7 +166,7 @@ TEST(Robust, HalvesAreNumPys) {
   const std::span<const std::byte> views[] = {std::as_bytes(std::span(a)),
                                               std::as_bytes(std::span(b))};
   std::vector<Half> out(2);
-  ASSERT_TRUE(Median(ElementType::kFloat16, views, std::as_writable_bytes(std::span(out))).ok());
+  ASSERT_TRUE(Median(NumberType::kFloat16, views, std::as_writable_bytes(std::span(out))).ok());
   EXPECT_EQ(static_cast<float>(out[0]), 1.5f);
   EXPECT_TRUE(out[1] == Half((static_cast<float>(a[1]) + static_cast<float>(b[1])) / 2));
 }
@@ -177,7 +177,7 @@ TEST(Robust, RefusesWhatItCannotSort) {
   const auto run = [&](const std::vector<float>& second, const Rule& rule) {
     const std::span<const std::byte> views[] = {std::as_bytes(std::span(good)),
                                                 std::as_bytes(std::span(second))};
-    return rule(ElementType::kFloat32, views, std::as_writable_bytes(std::span(out)));
+    return rule(NumberType::kFloat32, views, std::as_writable_bytes(std::span(out)));
   };
   EXPECT_TRUE(run(good, kMedian).ok());
   EXPECT_EQ(run(bad, kMedian).error().message,
@@ -187,7 +187,7 @@ TEST(Robust, RefusesWhatItCannotSort) {
   EXPECT_FALSE(run(good, Trimmed(NAN)).ok());
   EXPECT_FALSE(run(good, Around(0)).ok());
   EXPECT_FALSE(run(good, Around(3)).ok());
-  EXPECT_FALSE(Median(ElementType::kFloat32, {}, {}).ok());
+  EXPECT_FALSE(Median(NumberType::kFloat32, {}, {}).ok());
 }
 
 }  // namespace

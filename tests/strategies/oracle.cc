@@ -33,7 +33,7 @@ using Json = nlohmann::ordered_json;
 using Bytes = std::vector<std::byte>;
 
 struct Array {
-  ElementType type = ElementType::kFloat32;
+  NumberType type = NumberType::kFloat32;
   Bytes bytes;
   size_t count() const { return bytes.size() / ElementSize(type); }
 };
@@ -65,7 +65,7 @@ std::string ReadFile(const std::string& path) {
 
 Array ReadArray(const Json& json, const std::string& data) {
   Array out;
-  out.type = ElementTypeOf(json.at("dtype").get<std::string>()).value();
+  out.type = NumberTypeOf(json.at("dtype").get<std::string>()).value();
   out.bytes.resize(json.at("count").get<size_t>() * ElementSize(out.type));
   if (!out.bytes.empty())
     std::memcpy(out.bytes.data(), data.data() + json.at("at").get<size_t>(), out.bytes.size());
@@ -162,7 +162,7 @@ class Run {
     return {};
   }
   template <typename B>
-  static auto Part(B& bytes, ElementType type, size_t first, size_t count) {
+  static auto Part(B& bytes, NumberType type, size_t first, size_t count) {
     return std::span(bytes).subspan(first * ElementSize(type), count * ElementSize(type));
   }
   UpdateBlock BlockOf(const Reply& reply, size_t array, size_t first, size_t count) const {
@@ -290,7 +290,7 @@ class Run {
   Model Mean(const std::vector<Reply>& replies) const {
     Model out;
     for (size_t array = 0; array < replies[0].arrays.size(); ++array) {
-      const ElementType type = replies[0].arrays[array].type;
+      const NumberType type = replies[0].arrays[array].type;
       std::vector<std::vector<double>> values;
       for (const Reply& reply : replies) {
         values.emplace_back(reply.arrays[array].count());
@@ -362,7 +362,7 @@ class Run {
     }
     Model out;
     for (const Array& array : model_)
-      out.push_back({ElementType::kFloat64, Bytes(array.count() * sizeof(double))});
+      out.push_back({NumberType::kFloat64, Bytes(array.count() * sizeof(double))});
     UMBEL_TRY(ForBlocks([&](size_t array, size_t first, size_t count) {
       std::vector<std::span<const std::byte>> views;
       for (const Reply& reply : replies) views.push_back(BlockOf(reply, array, first, count).reply);
@@ -382,11 +382,11 @@ class Run {
     for (const Reply& reply : replies) UMBEL_TRY(bagging.Add(text(reply.arrays[0].bytes)));
     UMBEL_ASSIGN(const std::string json, bagging.Finish());
     const auto bytes = std::as_bytes(std::span(json));
-    return Model{{ElementType::kUint8, Bytes(bytes.begin(), bytes.end())}};
+    return Model{{NumberType::kUint8, Bytes(bytes.begin(), bytes.end())}};
   }
 
   struct Kept {
-    ElementType type = ElementType::kFloat16;
+    NumberType type = NumberType::kFloat16;
     Bytes first, second;
   };
 
