@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -57,9 +58,13 @@ class Aggregator {
   virtual Status Save(const std::string& path) = 0;
   virtual Status Load(const std::string& path) = 0;
 
-  /// The arrays of the next global model, computed as they are asked for. The aggregator must
-  /// outlive them.
-  virtual Result<std::vector<NewArray>> Finish() = 0;
+  /// The next global model, computed as it is asked for. The aggregator must outlive it.
+  ///
+  /// round   of the run, from 1.
+  /// errors  kFailedPrecondition: with so few replies the model stays as it is.
+  virtual Result<NextModel> Finish(uint32_t round) = 0;
+  /// After Finish: the nodes whose replies were used; nullopt: all.
+  virtual std::optional<std::vector<NodeId>> Selected() const { return std::nullopt; }
 };
 
 }  // namespace umbel::superlink::rounds

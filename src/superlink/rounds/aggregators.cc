@@ -1,20 +1,49 @@
 #include "superlink/rounds/aggregators.h"
 
+#include "superlink/rounds/spooled.h"
 #include "superlink/rounds/sums.h"
 
 namespace umbel::superlink::rounds {
+namespace {
 
-bool RunsNatively(aggregation::StrategyKind kind) {
-  using Kind = aggregation::StrategyKind;
-  return kind == Kind::kFedAvg || kind == Kind::kFedProx;
-}
+using Kind = aggregation::StrategyKind;
 
-Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model) {
-  using Kind = aggregation::StrategyKind;
-  switch (plan.strategy.kind) {
+enum class Way { kSums, kOptimised, kSpooled, kPython };
+
+constexpr Way WayOf(Kind kind) {
+  switch (kind) {
     case Kind::kFedAvg:
     case Kind::kFedProx:
+      return Way::kSums;
+    case Kind::kFedAvgM:
+    case Kind::kFedAdagrad:
+    case Kind::kFedAdam:
+    case Kind::kFedYogi:
+      return Way::kOptimised;
+    case Kind::kFedMedian:
+    case Kind::kFedTrimmedAvg:
+    case Kind::kKrum:
+    case Kind::kMultiKrum:
+    case Kind::kBulyan:
+    case Kind::kQFedAvg:
+      return Way::kSpooled;
+    default:
+      return Way::kPython;
+  }
+}
+
+}  // namespace
+
+bool RunsNatively(aggregation::StrategyKind kind) { return WayOf(kind) != Way::kPython; }
+
+Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model) {
+  switch (WayOf(plan.strategy.kind)) {
+    case Way::kSums:
       return MakeSums(model);
+    case Way::kOptimised:
+      return MakeOptimised(plan, model);
+    case Way::kSpooled:
+      return MakeSpooled(plan, model);
     default:
       return Fail(Code::kUnimplemented,
                   fmt::format("strategy {} does not run natively yet", plan.strategy.name()));

@@ -190,6 +190,11 @@ std::vector<std::pair<ObjectId, const Part*>> Collector::Accepted() const {
   std::vector<std::pair<ObjectId, const Part*>> used;
   for (const auto& [id, part] : parts_)
     if (part.outcome == Outcome::kAccepted) used.emplace_back(id, &part);
+  const auto selected = aggregator_ ? aggregator_->Selected() : std::nullopt;
+  if (selected)
+    std::erase_if(used, [&](const auto& entry) {
+      return std::find(selected->begin(), selected->end(), entry.second->node) == selected->end();
+    });
   std::sort(used.begin(), used.end(),
             [](const auto& a, const auto& b) { return a.second->node < b.second->node; });
   return used;

@@ -69,7 +69,8 @@ class Collector {
   Result<std::vector<ObjectId>> Save(const std::string& path, ::umbel::rounds::Progress* progress);
 
   std::vector<ObjectId> Instructions() const;
-  /// Those that count, by node: the order of arrival shows nowhere.
+  /// Those that count and, of training that is closed, were used; by node: the order of arrival
+  /// shows nowhere.
   std::vector<std::pair<ObjectId, const Part*>> Accepted() const;
   flower::MetricRecord MeanMetrics() const;
   void Describe(::umbel::rounds::Phase* phase) const;

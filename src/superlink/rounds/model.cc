@@ -5,6 +5,7 @@
 
 #include "base/parallel_for.h"
 #include "flower/record_json.h"
+#include "flwr/common.pb.h"
 #include "tensor/hash_lanes.h"
 #include "tensor/object.h"
 #include "tensor/quote.h"
@@ -19,7 +20,8 @@ using tensor::TreeNode;
 constexpr uint64_t kChunkSize = 5'242'880;           // Flower's, so that nothing is sent twice
 constexpr uint64_t kInlineMax = uint64_t{64} << 10;  // as for objects that are received
 constexpr size_t kHashTogether = 4;                  // chunks: their memory is each thread's
-constexpr size_t kFirstLook = 256;                   // of an NPY file: heads are 128 bytes mostly
+constexpr uint64_t kNamesMax = uint64_t{64} << 20;
+constexpr size_t kFirstLook = 256;  // of an NPY file: heads are 128 bytes mostly
 
 Result<ModelArray> OpenArray(const std::string& name, const flower::ArrayRef& ref,
                              RunObjects& objects) {
@@ -162,10 +164,29 @@ Result<std::vector<ModelArray>> OpenArrays(const flower::ArrayRecord& record, Ru
 Result<Model> LoadModel(Engine& engine, RunId run_id, std::string tree) {
   UMBEL_ASSIGN(const tensor::TreeIds ids, tensor::ParseTree(tree));
   RunObjects objects(engine, run_id);
-  UMBEL_ASSIGN(const flower::ArrayRecord record, flower::ReadArrayRecord(ids.root, objects));
   Model model;
-  model.record = ids.root;
-  model.tree = std::move(tree);
+  UMBEL_ASSIGN(const std::string root, objects.Read(ids.root, tensor::kObjectHeadMax));
+  UMBEL_ASSIGN(const tensor::ObjectHead head, tensor::ParseObject(root));
+  if (head.type == ObjectType::kArrayRecord) {
+    model.record = ids.root;
+    model.tree = std::move(tree);
+  } else {
+    flower::Budget budget{kNamesMax};
+    UMBEL_ASSIGN(const auto names,
+                 flower::ReadNames(std::string_view(root).substr(head.head_size), budget));
+    flwr::proto::ObjectTree parsed;
+    if (!parsed.ParseFromString(tree) || names.empty())
+      return Fail(Code::kDataLoss, "the tree of a model cannot be read");
+    model.record = names[0].second;
+    for (const auto& child : parsed.children())
+      if (child.object_id() == model.record.Hex()) model.tree = child.SerializeAsString();
+    for (size_t i = 1; i < names.size(); ++i) {
+      UMBEL_ASSIGN(const auto record, flower::ReadArrayRecord(names[i].second, objects));
+      UMBEL_ASSIGN(auto moment, OpenArrays(record, objects));
+      model.moments.push_back(std::move(moment));
+    }
+  }
+  UMBEL_ASSIGN(const flower::ArrayRecord record, flower::ReadArrayRecord(model.record, objects));
   UMBEL_ASSIGN(model.arrays, OpenArrays(record, objects));
   return model;
 }
@@ -189,7 +210,11 @@ Result<std::string> DtypeName(std::string_view descr) {
   return fmt::format("{}{}", kind, bytes * 8);
 }
 
-Result<NewModel> WriteModel(Engine& engine, RunId run_id, std::vector<NewArray> arrays) {
+namespace {
+
+/// The tree of one record and its objects.
+Result<TreeNode> WriteRecord(Engine& engine, RunId run_id, const std::vector<NewArray>& arrays,
+                             NewModel& made) {
   std::vector<Layout> layouts(arrays.size());
   std::vector<Cut> cuts;
   for (size_t a = 0; a < arrays.size(); ++a) {
@@ -213,7 +238,6 @@ Result<NewModel> WriteModel(Engine& engine, RunId run_id, std::vector<NewArray> 
         std::span(cuts).subspan(task * together, std::min(together, cuts.size() - task * together));
     return WriteCuts(engine, run_id, arrays, layouts, group);
   }));
-  NewModel made;
   TreeNode root;
   std::vector<ObjectId> array_ids;
   flower::Ordered<ObjectId> names;
@@ -237,8 +261,31 @@ Result<NewModel> WriteModel(Engine& engine, RunId run_id, std::vector<NewArray> 
     root.children.push_back(std::move(node));
   }
   root.id = AddSmall(run_id, ObjectType::kArrayRecord, array_ids, flower::WriteNames(names), made);
-  made.model.record = root.id;
-  made.model.tree = tensor::EncodeTree(root);
+  return root;
+}
+
+}  // namespace
+
+Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next) {
+  NewModel made;
+  UMBEL_ASSIGN(TreeNode arrays, WriteRecord(engine, run_id, next.arrays, made));
+  if (next.moments.empty()) {
+    made.tree = tensor::EncodeTree(arrays);
+    return made;
+  }
+  flower::Ordered<ObjectId> names = {{"arrays", arrays.id}};
+  std::vector<ObjectId> children = {arrays.id};
+  TreeNode root;
+  root.children.push_back(std::move(arrays));
+  for (const auto& moment : next.moments) {
+    UMBEL_ASSIGN(TreeNode record, WriteRecord(engine, run_id, moment, made));
+    names.emplace_back(fmt::format("moment-{}", names.size()), record.id);
+    const size_t before = children.size();
+    PlaceOf(children, record.id);
+    if (children.size() > before) root.children.push_back(std::move(record));
+  }
+  root.id = AddSmall(run_id, ObjectType::kRecordDict, children, flower::WriteNames(names), made);
+  made.tree = tensor::EncodeTree(root);
   return made;
 }
 

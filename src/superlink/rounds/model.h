@@ -29,6 +29,8 @@ struct Model {
   ObjectId record;   // its ArrayRecord
   std::string tree;  // serialized ObjectTree of that
   std::vector<ModelArray> arrays;
+  /// What an optimiser keeps of it between rounds: the same arrays in other values.
+  std::vector<std::vector<ModelArray>> moments;
 
   uint64_t bytes() const;  // of the arrays' data
 };
@@ -38,13 +40,11 @@ struct Model {
 ///         says; kNotFound: an object is missing; those of ReadRecords.
 Result<std::vector<ModelArray>> OpenArrays(const flower::ArrayRecord& record, RunObjects& objects);
 
-/// tree  serialized ObjectTree of an ArrayRecord of the run.
+/// tree  serialized ObjectTree of an ArrayRecord of the run, or of what WriteModel has made.
 Result<Model> LoadModel(Engine& engine, RunId run_id, std::string tree);
 
 /// An array to be: `fill` writes `count` elements from `first` on, C order, little-endian. It is
-/// called from several threads at once, with ranges that do not overlap and begin at multiples of
-/// kFillAlign.
-inline constexpr uint64_t kFillAlign = 256;
+/// called from several threads at once, with ranges that do not overlap.
 struct NewArray {
   std::string name;
   std::string dtype;  // NumPy's descr: "<f4"
@@ -52,17 +52,23 @@ struct NewArray {
   std::function<Status(uint64_t first, uint64_t count, std::span<char> out)> fill;
 };
 
+/// What the next model is to be.
+struct NextModel {
+  std::vector<NewArray> arrays;
+  std::vector<std::vector<NewArray>> moments;
+};
+
 /// The objects of a new model: large ones are in the run's segment files already, their rows are
 /// the caller's to write.
 struct NewModel {
-  Model model;  // its files are not open: LoadModel once the rows are there
+  std::string tree;  // serialized ObjectTree of all of it, for LoadModel once the rows are there
   std::vector<State::ModelObject> objects;
 };
 
 /// cost    one pass over the arrays on all cores: filled, hashed and written in chunks of 5 MiB, of
-///         which each core holds one.
+///         which each core holds four.
 /// errors  kResourceExhausted: the disk is full; what `fill` returns.
-Result<NewModel> WriteModel(Engine& engine, RunId run_id, std::vector<NewArray> arrays);
+Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next);
 
 /// NumPy's name of a descr: "float32" of "<f4".
 /// errors  kInvalidArgument: text, bytes or anything else that is not a number.

@@ -288,10 +288,15 @@ class SessionImpl final : public Session {
                               plan_.min_train_replies, collector_->Reasons()));
     std::vector<State::ModelObject> objects;
     if (count > 0) {  // else the model stays, as Flower's does
-      UMBEL_ASSIGN(auto arrays, collector_->aggregator()->Finish());
-      UMBEL_ASSIGN(NewModel next, WriteModel(engine_, setup_.run_id, std::move(arrays)));
-      row_.model_tree = std::move(next.model.tree);
-      objects = std::move(next.objects);
+      auto next = collector_->aggregator()->Finish(progress_.round());
+      if (!next.ok() && next.error().code != Code::kFailedPrecondition) return Fail(next.error());
+      if (next.ok()) {
+        UMBEL_ASSIGN(NewModel made, WriteModel(engine_, setup_.run_id, *std::move(next)));
+        row_.model_tree = std::move(made.tree);
+        objects = std::move(made.objects);
+      } else {
+        Say(fmt::format("the model stays as it is: {}", next.error().message));
+      }
     }
     const std::string before = progress_.checkpoint();
     progress_.clear_checkpoint();

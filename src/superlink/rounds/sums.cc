@@ -188,7 +188,7 @@ class Sums final : public Aggregator {
     return ReadAll(reader);
   }
 
-  Result<std::vector<NewArray>> Finish() override {
+  Result<NextModel> Finish(uint32_t) override {
     std::vector<NewArray> arrays;
     divisor_.emplace(total_);
     for (size_t a = 0; a < names_.size(); ++a) {
@@ -201,7 +201,7 @@ class Sums final : public Aggregator {
       };
       arrays.push_back(std::move(array));
     }
-    return arrays;
+    return NextModel{std::move(arrays), {}};
   }
 
  private:

@@ -5,6 +5,7 @@
 
 #include "base/result.h"
 #include "superlink/rounds/aggregator.h"
+#include "superlink/rounds/plan.h"
 
 namespace umbel::superlink::rounds {
 
@@ -12,5 +13,9 @@ namespace umbel::superlink::rounds {
 ///
 /// memory  16 bytes a parameter on ordinary float32, at most kSumModels models of more.
 Result<std::unique_ptr<Aggregator>> MakeSums(const Model& model);
+
+/// The server optimisers over that mean: FedAvgM, FedAdagrad, FedAdam, FedYogi
+/// (aggregation/optimizer.h). Their moments are arrays of the model's own, kept with it.
+Result<std::unique_ptr<Aggregator>> MakeOptimised(const Plan& plan, const Model& model);
 
 }  // namespace umbel::superlink::rounds
