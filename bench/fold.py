@@ -17,6 +17,7 @@ from _bench import PAIRS, REPO, Recorder, at_least, median, say
 
 ELEMENTS = int(os.environ.get("UMBEL_FOLD_ELEMENTS", "10000000"))
 UPDATES = int(os.environ.get("UMBEL_FOLD_UPDATES", "200"))
+GROUP = int(os.environ.get("UMBEL_FOLD_GROUP", "64"))  # all updates are there at once
 AVERAGED = 20  # updates in one np.average; its temporary doubles take twice their memory
 CORES = os.cpu_count() or 1
 
@@ -67,8 +68,8 @@ def main():
     for turn in range(PAIRS):
         say(f"turn {turn + 1} of {PAIRS}")
         steps = {
-            "one": lambda: ours(1, 16),
-            "all": lambda: ours(CORES, 16),
+            "one": lambda: ours(1, GROUP),
+            "all": lambda: ours(CORES, GROUP),
             "numpy": numpy_sides,
         }
         names = list(steps) if turn % 2 == 0 else list(reversed(steps))
