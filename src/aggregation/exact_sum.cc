@@ -197,6 +197,11 @@ ExactSum::Window ExactSum::Needed(size_t index) const {
   return {view.low + static_cast<int>(first), end - first};
 }
 
+void ExactSum::Retype(ElementType type) {
+  UMBEL_CHECK(type.components() == type_.components());
+  type_ = type;
+}
+
 Status ExactSum::Reserve(size_t limbs) {
   const size_t most = std::min<size_t>(limbs, kLimbEnd - kLimbMin);
   uint64_t more = 0;

@@ -77,6 +77,12 @@ class ExactSum {
   Result<MergePlan> PlanMerge(const ExactSum& other) const;
   void FinishMerge(const ExactSum& other, MergePlan plan);
 
+  /// From here on its updates are of another type, as is its mean. What was folded stays as it is:
+  /// a sum does not know what it was made of.
+  ///
+  /// type  with as many components as before.
+  void Retype(ElementType type);
+
   /// Takes memory for `limbs` limbs (8 bytes a component each) beforehand, so that ordinary folds
   /// will not meet the budget. Two are enough for ordinary float32.
   ///

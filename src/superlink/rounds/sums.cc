@@ -415,6 +415,13 @@ class Sums final : public Aggregator {
                  ? Status()
                  : Status(Fail(Code::kResourceExhausted, "no memory for sums"));
     }
+    if (sums.size() == 1) return {};
+    ElementType widest = aggregation::ResultType(sums.begin()->second.type());
+    for (const auto& [key, sum] : sums) {
+      const ElementType type = aggregation::ResultType(sum.type());
+      if (type.item_size > widest.item_size) widest = type;
+    }
+    for (auto& [key, sum] : sums) sum.Retype(widest);
     while (sums.size() > 1) {
       const auto second = std::next(sums.begin());
       UMBEL_TRY(sums.begin()->second.Merge(second->second));
