@@ -22,6 +22,8 @@ std::span<const Target> Targets() {
       {"verification", Verification},
       {"node_config", NodeConfig},
       {"run_config", RunConfig},
+      {"xgb_model", XgbModel},
+      {"exact_sum", ExactSum},
   };
   return kTargets;
 }
