@@ -631,12 +631,45 @@ def checkpoints() -> None:
     put("partial_aggregate", "checksum", small[:-1] + b"x")
 
 
+def strategies() -> None:
+    def model(trees: int, parallel: int) -> dict[str, Any]:
+        params = {"num_parallel_tree": str(parallel), "num_trees": str(trees)}
+        booster = {
+            "gbtree_model_param": params,
+            "iteration_indptr": list(range(0, trees + 1, parallel)),
+            "tree_info": [0] * trees,
+            "trees": [{"base_weights": [0.5, -1e-7], "id": i} for i in range(trees)],
+        }
+        return {"learner": {"gradient_booster": {"model": booster}}, "version": [2, 1, 1]}
+
+    put("xgb_model", "two", json.dumps(model(2, 1)))
+    put("xgb_model", "forest", json.dumps(model(4, 2)))
+    put("xgb_model", "none", json.dumps(model(0, 1)))
+    few = model(1, 1)
+    few["learner"]["gradient_booster"]["model"]["gbtree_model_param"]["num_parallel_tree"] = "9"
+    put("xgb_model", "too-few", json.dumps(few))
+    put("xgb_model", "no-learner", "{}")
+    put("xgb_model", "deep", "[" * 1000)
+    put("xgb_model", "cut", json.dumps(model(2, 1))[:-5])
+
+    def exact(sign: int, first: int, *digits: int) -> bytes:
+        head = bytes([1, sign, first, len(digits)])
+        return head + b"".join(digit.to_bytes(4, "little") for digit in digits)
+
+    put("exact_sum", "zero", exact(0, 0))
+    put("exact_sum", "one", exact(0, 68, 1))
+    put("exact_sum", "negative", exact(1, 60, 2**32 - 1, 0, 2**32 - 1))
+    put("exact_sum", "largest", exact(0, 0, *[2**32 - 1] * 140))
+    put("exact_sum", "too-large", exact(0, 139, 1, 1))
+    put("exact_sum", "zero-on-top", exact(0, 1, 1, 0))
+
+
 def main() -> None:
     for old in CORPUS.glob("*/*"):
         if not old.name.startswith("found-"):
             old.unlink()
     makers = (objects, npy, frames, fabs, auth, requests, http_response, records, worker_frames)
-    for make in (*makers, keys, run_configs, checkpoints):
+    for make in (*makers, keys, run_configs, checkpoints, strategies):
         make()
     for folder in sorted(CORPUS.iterdir()):
         files = list(folder.iterdir())

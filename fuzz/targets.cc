@@ -23,6 +23,8 @@ std::span<const Target> Targets() {
       {"node_config", NodeConfig},
       {"run_config", RunConfig},
       {"partial_aggregate", PartialAggregate},
+      {"xgb_model", XgbModel},
+      {"exact_sum", ExactSum},
   };
   return kTargets;
 }
