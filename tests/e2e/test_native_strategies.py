@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord
 
 from tests.harness.federation import Federation, toy_model, toy_sites, umbel_node
 from tests.harness.servers import start_server
@@ -56,10 +57,11 @@ def flowers(strategy, server_round: int, model: dict[str, np.ndarray]) -> dict[s
     """What Flower's class makes of the replies to `model`."""
     replies = []
     for site, weight in toy_sites(NODES):
-        arrays = toy_model.train(model, SEED, site, server_round)
+        trained = toy_model.train(model, SEED, site, server_round)
+        arrays = {name: trained[name] for name in model}  # some classes go by place, not by name
         metrics = {"num-examples": weight, "trained": server_round}
         replies.append(message(Reply(arrays, metrics)))
-    strategy.configure_train(server_round, to_record(model), {}, Grid(NODES))
+    strategy.configure_train(server_round, to_record(model), ConfigRecord(), Grid(NODES))
     arrays, _ = strategy.aggregate_train(server_round, replies)
     return {name: array.numpy() for name, array in arrays.items()}
 
