@@ -17,12 +17,12 @@ app = ServerApp()
 
 
 class Lossy:
-    """A Grid that loses the first answer to each message to node 1 on its way."""
+    """A Grid that loses the answer to the first message for each step. For native rounds only."""
 
     def __init__(self, grid: Grid):
         self._grid = grid
         self._sent: dict[str, Message] = {}
-        self._lost: set[str] = set()
+        self._lost: dict[int, str] = {}  # step → the message whose answer gets lost
 
     def __getattr__(self, name):
         return getattr(self._grid, name)
@@ -34,18 +34,15 @@ class Lossy:
         return ids
 
     def pull_messages(self, message_ids):
-        replies = []
-        for reply in self._grid.pull_messages(message_ids):
-            message = self._sent[reply.metadata.reply_to_message_id]
-            kind = message.metadata.message_type
-            key = f"{kind}{dict(message.content.get('step', {}))}"
-            if kind == "query.umbel_step" and key not in self._lost:
-                self._lost.add(key)
-                self._sent[message.metadata.message_id] = message
-                replies += 3 * [Message(Error(3, "lost on its way"), reply_to=message)]
-            else:
-                replies.append(reply)
-        return replies[:1]
+        (name,) = message_ids
+        message = self._sent[name]
+        replies = list(self._grid.pull_messages(message_ids))
+        if message.metadata.message_type != "query.umbel_step" or not replies:
+            return replies
+        step = message.content["step"]["step"]
+        if self._lost.setdefault(step, name) != name:  # it is another message for this step
+            return replies
+        return [Message(Error(3, "lost on its way"), reply_to=message)]
 
 
 def aggregate(replies, weight):
