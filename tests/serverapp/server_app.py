@@ -71,6 +71,7 @@ def main(grid: Grid, context: Context) -> None:
     values = {"fraction_evaluate": 1.0 if config["evaluate"] else 0.0}
     for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
         values[name] = config["min-nodes"]
+    values.update(json.loads(config["parameters"]))
     if "train" in config["own"]:
         values["train_metrics_aggr_fn"] = aggregate
     if "evaluate" in config["own"]:

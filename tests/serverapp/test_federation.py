@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.serverapp import strategy as flower
 
 from tests.harness.federation import TOY, Federation, toy_expected, umbel_node
 from tests.harness.servers import REPO, start_server
+from tests.serverapp.fake import FakeGrid, initial, stock
 
 ROUNDS = 3
 PLAIN = "from flwr.serverapp.strategy import FedAvg"
@@ -24,6 +26,7 @@ NATIVE = "with its rounds in the SuperLink"
 MORE = {
     "strategies": "umbel.serverapp",
     "strategy": "FedAvg",
+    "parameters": "{}",
     "own": "",
     "here": False,
     "lossy": False,
@@ -37,6 +40,17 @@ MODES = {
     "all": {"own": "train evaluate", "here": True},
     "no-evaluation": {"evaluate": False, "here": True},
     "fedprox": {"strategy": "FedProx"},
+}
+# Those whose result does not depend on which of two sites answers first.
+STRATEGIES = {
+    "FedAdagrad": {},
+    "FedAdam": {"eta": 0.05, "beta_1": 0.5},
+    "FedAvgM": {"server_learning_rate": 0.5, "server_momentum": 0.5},
+    "FedMedian": {},
+    "FedTrimmedAvg": {"beta": 0.1},
+    "FedYogi": {"tau": 0.01},
+    "MultiKrum": {"num_nodes_to_select": 2},
+    "QFedAvg": {"client_learning_rate": 0.1, "train_loss_key": "num-examples"},
 }
 DAILY = ("all", "alone")
 SOAK = os.environ.get("UMBEL_SOAK", "") not in ("", "0")
@@ -132,6 +146,23 @@ def test_the_result_is_that_of_flower_on_its_own_superlink(mode, app, ours, upst
     assert NATIVE in log and PYTHON not in log, log
     check_equal(found, expected)
     assert found["sha256"] == expected["sha256"] == toy_expected(ROUNDS)  # its sums are exact
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_the_model_of_each_strategy_is_flower_s(name, app, ours):
+    """As its class makes it, in this process, of sites that do what the ClientApps do."""
+    values, rounds = STRATEGIES[name], 2
+    expected = getattr(flower, name)(**values).start(FakeGrid(stock), initial(), rounds)
+    config = {"strategy": name, "parameters": json.dumps(values), "num-server-rounds": rounds}
+    report, log = run(ours, app, **config)
+    assert NATIVE in log and PYTHON not in log, log
+    assert report["arrays"].keys() == expected.arrays.keys()
+    for key, array in expected.arrays.items():
+        assert report["arrays"][key].dtype == array.numpy().dtype
+        np.testing.assert_allclose(report["arrays"][key], array.numpy(), rtol=1e-5, atol=1e-6)
+    trained = {str(number) for number in expected.train_metrics_clientapp}
+    assert report["train_metrics_clientapp"].keys() == trained
 
 
 def test_answers_that_are_lost_on_the_way(app, ours):
