@@ -69,6 +69,7 @@ ROWS = {
     "6": Row("fuzzing, seconds a target", 600, fuzz.soak),
     # Of native rounds.
     "10": Row("native rounds: kill -9 of the SuperLink", 100, native_crash.soak),
+    "11": Row("hostile updates", 3, pytest_row("tests/e2e/test_native_hostile.py")),
     # Of the SuperNode.
     "n1": Row("SuperNode: pairings", 1, pytest_row("tests/e2e/test_supernode_pairings.py")),
     "n2": Row("SuperNode: keys and rules", 3, pytest_row("tests/e2e/test_supernode_keys.py")),

@@ -109,7 +109,7 @@ Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
   if (!found) return false;
   const Wanted wanted{train_ ? &model_ : nullptr, plan_.Key("weighted_by_key")};
   for (const auto& bytes : found->messages) {
-    RunObjects objects(engine_, run_id_);
+    RunObjects objects(engine_, run_id_, bytes->tree);
     UMBEL_ASSIGN(Judged judged, Judge(bytes->body, wanted, objects));
     const ObjectId id = judged.update.instruction;
     const auto at = parts_.find(id);

@@ -42,6 +42,7 @@ struct EarlyFold::Reply {
     std::vector<bool> seen;
   };
   ObjectId id;
+  std::shared_ptr<const MessageBytes> bytes;
   bool open = false;      // its outline is known
   bool given_up = false;  // folded when it is complete, if at all
   double weight = 0;
@@ -58,7 +59,12 @@ EarlyFold::EarlyFold(Engine& engine, RunId run_id, const Model& model, std::stri
 EarlyFold::~EarlyFold() = default;
 
 Status EarlyFold::Look(const std::vector<ObjectId>& open, const std::shared_ptr<Wakeable>& waker) {
-  std::vector<std::pair<ObjectId, ObjectId>> arriving;  // instruction, reply
+  struct Arriving {
+    ObjectId instruction;
+    ObjectId id;
+    std::shared_ptr<const MessageBytes> bytes;
+  };
+  std::vector<Arriving> arriving;
   engine_.Read([&](State& state, WallTime) {
     Run* run = state.FindRun(run_id_);
     if (!run) return;
@@ -67,16 +73,17 @@ Status EarlyFold::Look(const std::vector<ObjectId>& open, const std::shared_ptr<
       if (asked == run->messages.end() || !asked->second.answer) continue;
       const auto reply = run->messages.find(*asked->second.answer);
       if (reply != run->messages.end() && !reply->second.complete)
-        arriving.emplace_back(id, reply->first);
+        arriving.push_back({id, reply->first, reply->second.bytes});
     }
     run->object_waiters.Add(waker);
   });
-  for (const auto& [instruction, id] : arriving) {
+  for (const auto& [instruction, id, bytes] : arriving) {
     auto& reply = replies_[instruction];
     if (reply && reply->id != id) UMBEL_TRY(Drop(instruction));
     if (!reply) {
       reply = std::make_unique<Reply>();
       reply->id = id;
+      reply->bytes = bytes;
     }
     if (reply->given_up) continue;
     if (!reply->open) UMBEL_TRY(Open(*reply));
@@ -86,7 +93,7 @@ Status EarlyFold::Look(const std::vector<ObjectId>& open, const std::shared_ptr<
 }
 
 Status EarlyFold::Open(Reply& reply) {
-  RunObjects objects(engine_, run_id_);
+  RunObjects objects(engine_, run_id_, reply.bytes->tree);
   Outline outline(objects);
   const auto records = flower::ReadRecords(reply.id, outline);
   if (!records.ok()) {
@@ -139,7 +146,7 @@ Status EarlyFold::Gather(const ObjectId& instruction, Reply& reply) {
       }
     }
   });
-  RunObjects objects(engine_, run_id_);
+  RunObjects objects(engine_, run_id_, reply.bytes->tree);
   for (const auto& [a, c] : here) {
     auto place = objects.Place(reply.arrays[a].chunks[c]);
     auto piece = place.ok() ? PieceOf(reply, a, c, *std::move(place)) : std::nullopt;

@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "tensor/tree.h"
+
 namespace umbel::superlink::rounds {
 namespace {
 
@@ -66,7 +68,15 @@ Status ArrayFile::Read(uint64_t offset, std::span<char> out) const {
   return {};
 }
 
+RunObjects::RunObjects(Engine& engine, RunId run_id, std::string_view tree)
+    : engine_(engine), run_id_(run_id), only_(std::in_place) {
+  if (auto ids = tensor::ParseTree(tree); ids.ok()) *only_ = std::move(ids->ids);
+  std::sort(only_->begin(), only_->end());
+}
+
 Result<RunObjects::Found> RunObjects::Find(const ObjectId& id) {
+  if (only_ && !std::binary_search(only_->begin(), only_->end(), id))
+    return Fail(Code::kNotFound, fmt::format("object {} is not in the message's tree", id.Hex()));
   auto found = engine_.Read([&](State& state, WallTime) -> std::optional<Found> {
     Run* run = state.FindRun(run_id_);
     if (!run) return std::nullopt;

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/ids.h"
@@ -50,6 +52,11 @@ class ArrayFile {
 class RunObjects final : public flower::ObjectSource {
  public:
   RunObjects(Engine& engine, RunId run_id) : engine_(engine), run_id_(run_id) {}
+  /// Only objects that a message's tree names: whoever sent it has sent all of them. What the run
+  /// has from others, and the message merely mentions, is not found.
+  ///
+  /// tree  serialized ObjectTree; one that cannot be read names nothing.
+  RunObjects(Engine& engine, RunId run_id, std::string_view tree);
 
   Result<std::string> Read(const ObjectId& id, uint64_t max) override;
   /// One piece a chunk: its offset is the chunk's number here times 2^32.
@@ -69,6 +76,7 @@ class RunObjects final : public flower::ObjectSource {
 
   Engine& engine_;
   const RunId run_id_;
+  std::optional<std::vector<ObjectId>> only_;  // sorted; nullopt: all of the run
   std::vector<std::shared_ptr<const ChunkPlace>> places_;
 };
 
