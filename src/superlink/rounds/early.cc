@@ -42,7 +42,7 @@ struct EarlyFold::Reply {
     std::vector<bool> seen;
   };
   ObjectId id;
-  std::shared_ptr<const MessageBytes> bytes;
+  RunObjects objects;
   bool open = false;      // its outline is known
   bool given_up = false;  // folded when it is complete, if at all
   double weight = 0;
@@ -78,13 +78,11 @@ Status EarlyFold::Look(const std::vector<ObjectId>& open, const std::shared_ptr<
     run->object_waiters.Add(waker);
   });
   for (const auto& [instruction, id, bytes] : arriving) {
+    const auto known = replies_.find(instruction);
+    if (known != replies_.end() && known->second->id != id) UMBEL_TRY(Drop(instruction));
     auto& reply = replies_[instruction];
-    if (reply && reply->id != id) UMBEL_TRY(Drop(instruction));
-    if (!reply) {
-      reply = std::make_unique<Reply>();
-      reply->id = id;
-      reply->bytes = bytes;
-    }
+    if (!reply)
+      reply = std::make_unique<Reply>(Reply{id, RunObjects(engine_, run_id_, bytes->tree)});
     if (reply->given_up) continue;
     if (!reply->open) UMBEL_TRY(Open(*reply));
     if (reply->open && !reply->given_up) UMBEL_TRY(Gather(instruction, *reply));
@@ -93,8 +91,7 @@ Status EarlyFold::Look(const std::vector<ObjectId>& open, const std::shared_ptr<
 }
 
 Status EarlyFold::Open(Reply& reply) {
-  RunObjects objects(engine_, run_id_, reply.bytes->tree);
-  Outline outline(objects);
+  Outline outline(reply.objects);
   const auto records = flower::ReadRecords(reply.id, outline);
   if (!records.ok()) {
     // Not there yet, or never right: the judge of the whole reply will say.
@@ -146,9 +143,8 @@ Status EarlyFold::Gather(const ObjectId& instruction, Reply& reply) {
       }
     }
   });
-  RunObjects objects(engine_, run_id_, reply.bytes->tree);
   for (const auto& [a, c] : here) {
-    auto place = objects.Place(reply.arrays[a].chunks[c]);
+    auto place = reply.objects.Place(reply.arrays[a].chunks[c]);
     auto piece = place.ok() ? PieceOf(reply, a, c, *std::move(place)) : std::nullopt;
     if (!piece) {
       UMBEL_TRY(Retract(reply));
