@@ -144,7 +144,7 @@ int main(int argc, char** argv) {
       std::memcpy(copy.data() + range.first, mean.data() + range.first, 4 * range.n);
     });
   });
-  const nlohmann::json found{{"kernels", DefaultKernels().value()->name},
+  const nlohmann::json found{{"kernels", DefaultKernels().name},
                              {"threads", threads},
                              {"group", group},
                              {"gb", gigabytes},

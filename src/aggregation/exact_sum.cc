@@ -65,7 +65,7 @@ class ExactSum::Owner {
 Result<ExactSum> ExactSum::Make(ElementType type, uint64_t count, const Options& options) {
   Options complete = options;
   if (complete.kernels == nullptr) {
-    UMBEL_ASSIGN(complete.kernels, DefaultKernels());
+    complete.kernels = &DefaultKernels();
   }
   constexpr uint64_t kCountMax = uint64_t{1} << 56;
   if (count > kCountMax)

@@ -37,7 +37,7 @@ class ExactSum {
   ///
   /// count   elements, of all dimensions; 1 for a scalar.
   /// errors  kResourceExhausted: the budget has no room for the table of blocks (16 bytes for 256
-  ///         components); kInvalidArgument: UMBEL_CPU.
+  ///         components).
   static Result<ExactSum> Make(ElementType type, uint64_t count, const Options& options);
   ~ExactSum();
   ExactSum(ExactSum&& other) noexcept;

@@ -211,7 +211,7 @@ void GroupFolder::DepositOneByOne(const Plane& plane, const LimbView& view, bool
 }
 
 Result<std::vector<size_t>> NonFinite(ElementType type, std::span<const Update> updates) {
-  UMBEL_ASSIGN(const Kernels* const kernels, DefaultKernels());
+  const Kernels* const kernels = &DefaultKernels();
   std::vector<size_t> found;
   for (size_t i = 0; i < updates.size(); ++i) {
     const size_t size = updates[i].bytes.size();

@@ -113,14 +113,15 @@ TEST(Quotient, WhatIsProvenIsRight) {
   EXPECT_LT(left, lanes / 10);  // zero by zero is proven; the rest is nearly always
 }
 
-TEST(Kernels, AreChosenByName) {
-  for (const Kernels* kernels : SupportedKernels())
-    EXPECT_EQ(ChooseKernels(kernels->name).value(), kernels);
-  EXPECT_EQ(ChooseKernels("").value(), SupportedKernels().back());
-  EXPECT_EQ(ChooseKernels("sha_ni").value(), SupportedKernels().back());
-  const auto unknown = ChooseKernels("mmx");
-  ASSERT_FALSE(unknown.has_value());
-  EXPECT_NE(unknown.error().message.find("generic"), std::string::npos);
+TEST(Kernels, AreThoseThatAreAllowed) {
+  const auto name_of_best = [](const CpuFeatures& allowed) {
+    return std::string(SupportedKernels(allowed).back()->name);
+  };
+  EXPECT_EQ(name_of_best({}), "generic");
+  const CpuFeatures present = PresentCpu();
+  if (present.avx2) EXPECT_EQ(name_of_best({.avx2 = true}), "avx2");
+  if (present.avx512)
+    EXPECT_TRUE(name_of_best({.avx2 = true, .avx512 = true}).starts_with("avx512"));
 }
 
 }  // namespace
