@@ -1,13 +1,15 @@
-# cmake -DOUT=file.cc -DFROM=folder -P embed.cmake: the folder's *.py as C++ string literals.
+# cmake -DOUT=file.cc -DFROM=folder -DHEADER=room/x.h -DROOM=room -DNAME=Sources -P embed.cmake
+# The folder's *.py as C++ string literals: std::span<const flower::SourceFile> umbel::ROOM::NAME().
 file(GLOB files ${FROM}/*.py)
 list(SORT files)
-set(text "#include \"supernode/hosts/worker_sources.h\"\n\nnamespace umbel::supernode {\nnamespace {\n\n")
-string(APPEND text "constexpr SourceFile kFiles[] = {\n")
+set(text "#include \"${HEADER}\"\n\nnamespace umbel::${ROOM} {\nnamespace {\n\n")
+string(APPEND text "constexpr flower::SourceFile kFiles[] = {\n")
 foreach(file ${files})
   get_filename_component(name ${file} NAME)
   file(READ ${file} source)
   string(APPEND text "{\"${name}\", R\"__py__(${source})__py__\"},\n")
 endforeach()
 string(APPEND text "};\n\n}  // namespace\n\n")
-string(APPEND text "std::span<const SourceFile> WorkerSources() { return kFiles; }\n\n}  // namespace umbel::supernode\n")
+string(APPEND text "std::span<const flower::SourceFile> ${NAME}() { return kFiles; }\n\n")
+string(APPEND text "}  // namespace umbel::${ROOM}\n")
 file(WRITE ${OUT} "${text}")

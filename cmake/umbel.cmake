@@ -82,3 +82,17 @@ function(umbel_room name)
     gtest_discover_tests(${name}_test DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
   endif()
 endfunction()
+
+# umbel_embed(ROOM FOLDER HEADER NAME): python/umbel/FOLDER inside the room's library, given by the
+# function NAME that HEADER declares.
+function(umbel_embed room folder header name)
+  set(out ${CMAKE_CURRENT_BINARY_DIR}/${folder}_sources.gen.cc)
+  set(from ${UMBEL_ROOT}/python/umbel/${folder})
+  file(GLOB sources CONFIGURE_DEPENDS ${from}/*.py)
+  add_custom_command(
+    OUTPUT ${out}
+    COMMAND ${CMAKE_COMMAND} -DOUT=${out} -DFROM=${from} -DHEADER=${header} -DROOM=${room}
+            -DNAME=${name} -P ${UMBEL_ROOT}/cmake/embed.cmake
+    DEPENDS ${sources} ${UMBEL_ROOT}/cmake/embed.cmake)
+  target_sources(umbel_${room} PRIVATE ${out})
+endfunction()

@@ -343,8 +343,7 @@ def demo(args, out: Path, scratch: Path, children: Children, display: Display) -
 
     display.say(f"[1/4] starting {who} on {address}")
     command = server_command(args.server, port)
-    # Its ServerApps find our strategies there, as if `pip install ./python` had been said.
-    env = environment(scratch, "superlink") | {"PYTHONPATH": str(ROOT / "python")}
+    env = environment(scratch, "superlink")
     children.start("superlink", command, env)
     wait_until_healthy(f"http://{address}", children)
 

@@ -57,8 +57,18 @@ Result<GatedProcess> SpawnGuard(const GuardSpec& spec) {
                                      "--"};
   arguments.insert(arguments.end(), spec.command.begin(), spec.command.end());
   std::vector<std::string> variables;
-  for (char** entry = environ; *entry; ++entry)
-    if (!std::string_view(*entry).starts_with("PYTHONUNBUFFERED=")) variables.emplace_back(*entry);
+  constexpr std::string_view kPath = "PYTHONPATH=";
+  std::string python_path = spec.python_path;
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string_view variable = *entry;
+    if (!python_path.empty() && variable.starts_with(kPath)) {
+      if (variable.size() > kPath.size())
+        python_path = fmt::format("{}:{}", variable.substr(kPath.size()), python_path);
+    } else if (!variable.starts_with("PYTHONUNBUFFERED=")) {
+      variables.emplace_back(variable);
+    }
+  }
+  if (!python_path.empty()) variables.push_back(std::string(kPath) + python_path);
   variables.emplace_back("PYTHONUNBUFFERED=1");  // the log is to follow the output at once
 
   posix_spawn_file_actions_t actions;

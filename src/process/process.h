@@ -31,6 +31,7 @@ struct GuardSpec {
   std::string output_file;  // standard output and error of the command
   int64_t orphan_seconds = 600;
   std::vector<std::string> command;
+  std::string python_path;  // a folder after those of $PYTHONPATH; "": none
 };
 
 /// Starts `umbel guard` in a session and process group of its own.

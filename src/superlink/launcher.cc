@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "process/process.h"
 #include "superlink/run_output.h"
+#include "superlink/serverapp_sources.h"
 
 namespace umbel::superlink {
 using process::GatedProcess;
@@ -94,6 +95,9 @@ class LauncherImpl final : public Launcher {
 
   Status Begin() {
     UMBEL_TRY(MakeDirectories(directory_));
+    const std::string state = std::filesystem::path(directory_).parent_path().string();
+    UMBEL_ASSIGN(python_path_,
+                 flower::WritePackage(ServerAppSources(), state + "/python", "umbel/serverapp"));
     Adopt();
     thread_ = std::jthread([this](std::stop_token stop) { Loop(stop); });
     Notify();
@@ -318,6 +322,7 @@ class LauncherImpl final : public Launcher {
     }
     if (options_.install_dependencies)
       spec.command.emplace_back("--allow-runtime-dependency-installation");
+    spec.python_path = python_path_;
     ::unlink(spec.status_file.c_str());
     UMBEL_ASSIGN(GatedProcess child, SpawnGuard(spec));
     process.pid = child.pid;
@@ -429,6 +434,7 @@ class LauncherImpl final : public Launcher {
   const std::string address_;
   const std::string directory_;
   const std::string lock_file_;
+  std::string python_path_;  // where umbel.serverapp is, for the ServerApps it starts
   const Fd event_;
   const Fd inotify_;
   std::vector<Process> processes_;  // the thread's own, and Stop's after it

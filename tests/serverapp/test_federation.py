@@ -84,7 +84,8 @@ def app(folder) -> Path:
 
 
 def _federation(kind: str, folder: Path):
-    env = {"PYTHONPATH": str(REPO / "python")}
+    # Our binary brings it along for the ServerApps it starts.
+    env = {} if kind == "umbel" else {"PYTHONPATH": str(REPO / "python")}
     with start_server(kind, home=folder / f"{kind}-server", env=env) as server:
         with Federation(server, folder / kind, node=umbel_node()) as federation:
             yield federation

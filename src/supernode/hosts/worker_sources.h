@@ -3,21 +3,19 @@
 
 #include <span>
 #include <string>
-#include <string_view>
 
 #include "base/result.h"
+#include "flower/python_package.h"
 
 namespace umbel::supernode {
 
-struct SourceFile {
-  std::string_view name;  // "main.py"
-  std::string_view text;
-};
 /// Generated at build time from python/umbel/worker.
-std::span<const SourceFile> WorkerSources();
+std::span<const flower::SourceFile> WorkerSources();
 
-/// Writes them to `<root>/<hash of the sources>/_umbel_worker/`, unless they are there.
+/// Writes them below `root`, unless they are there.
 /// returns  DIR of the protocol's command line.
-Result<std::string> WriteWorkerSources(const std::string& root);
+inline Result<std::string> WriteWorkerSources(const std::string& root) {
+  return flower::WritePackage(WorkerSources(), root, "_umbel_worker");
+}
 
 }  // namespace umbel::supernode
