@@ -82,7 +82,8 @@ Status EarlyFold::Look(const std::vector<ObjectId>& open, const std::shared_ptr<
     if (known != replies_.end() && known->second->id != id) UMBEL_TRY(Drop(instruction));
     auto& reply = replies_[instruction];
     if (!reply)
-      reply = std::make_unique<Reply>(Reply{id, RunObjects(engine_, run_id_, bytes->tree)});
+      reply =
+          std::make_unique<Reply>(Reply{id, {engine_, run_id_, bytes->tree}, false, false, 0, {}});
     if (reply->given_up) continue;
     if (!reply->open) UMBEL_TRY(Open(*reply));
     if (reply->open && !reply->given_up) UMBEL_TRY(Gather(instruction, *reply));
