@@ -197,11 +197,6 @@ ExactSum::Window ExactSum::Needed(size_t index) const {
   return {view.low + static_cast<int>(first), end - first};
 }
 
-void ExactSum::Retype(ElementType type) {
-  UMBEL_CHECK(type.components() == type_.components());
-  type_ = type;
-}
-
 Status ExactSum::Reserve(size_t limbs) {
   const size_t most = std::min<size_t>(limbs, kLimbEnd - kLimbMin);
   uint64_t more = 0;
@@ -326,6 +321,14 @@ void ExactSum::Undo(GroupFolder& folder, uint64_t first, uint64_t end, bool nega
 }
 
 // -- merging --------------------------------------------------------------------------------------
+
+Status ExactSum::ReadAs(ElementType type) {
+  if (type.components() != type_.components())
+    return Fail(Code::kInvalidArgument,
+                fmt::format("a sum of {} read as {}", type_.Descr(), type.Descr()));
+  type_ = type;
+  return {};
+}
 
 Status ExactSum::Merge(const ExactSum& other) {
   UMBEL_ASSIGN(MergePlan plan, PlanMerge(other));

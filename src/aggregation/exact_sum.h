@@ -71,17 +71,17 @@ class ExactSum {
   ///         a sum beyond what 2^32 updates can reach. Nothing is changed then.
   Status Merge(const ExactSum& other);
 
+  /// From here on the sum is one of another type with as many components: what it is rounded to and
+  /// what it can be merged with. Its value stays.
+  ///
+  /// errors  kInvalidArgument: complex and not.
+  Status ReadAs(ElementType type);
+
   /// The two halves of Merge, to merge many sums or none of them: what can fail, which takes the
   /// memory, and what cannot. Neither sum changes in between.
   class MergePlan;
   Result<MergePlan> PlanMerge(const ExactSum& other) const;
   void FinishMerge(const ExactSum& other, MergePlan plan);
-
-  /// From here on its updates are of another type, as is its mean. What was folded stays as it is:
-  /// a sum does not know what it was made of.
-  ///
-  /// type  with as many components as before.
-  void Retype(ElementType type);
 
   /// Takes memory for `limbs` limbs (8 bytes a component each) beforehand, so that ordinary folds
   /// will not meet the budget. Two are enough for ordinary float32.

@@ -178,34 +178,6 @@ TEST(ExactSumState, MergedEqualsFlat) {
   }
 }
 
-TEST(ExactSumState, OfTwoTypesIsAsOfTheWiderOne) {
-  constexpr ElementType kFloat{Kind::kFloat, 4};
-  constexpr ElementType kDouble{Kind::kFloat, 8};
-  Random random(testing::Seed("OfTwoTypesIsAsOfTheWiderOne"));
-  std::vector<float> narrow(700);
-  for (float& value : narrow) value = static_cast<float>(static_cast<int64_t>(random())) * 1e-9F;
-  const std::vector<double> same(narrow.begin(), narrow.end());
-  std::vector<double> wide(700);
-  for (double& value : wide) value = static_cast<double>(static_cast<int64_t>(random())) * 1e-13;
-  const auto sum_of = [](ElementType type, std::span<const std::byte> bytes, double weight) {
-    ExactSum sum = *ExactSum::Make(type, 700, {});
-    const Update update{bytes, weight, false};
-    EXPECT_TRUE(sum.Fold({&update, 1}, 0, 700).ok());
-    return sum;
-  };
-  ExactSum mixed = sum_of(kFloat, std::as_bytes(std::span(narrow)), 3);
-  mixed.Retype(kDouble);
-  ASSERT_TRUE(mixed.Merge(sum_of(kDouble, std::as_bytes(std::span(wide)), 0.7)).ok());
-  ExactSum flat = sum_of(kDouble, std::as_bytes(std::span(same)), 3);
-  ASSERT_TRUE(flat.Merge(sum_of(kDouble, std::as_bytes(std::span(wide)), 0.7)).ok());
-  WeightTotal total;
-  ASSERT_TRUE(total.Add(3).ok() && total.Add(0.7).ok());
-  std::vector<double> means[2] = {std::vector<double>(700), std::vector<double>(700)};
-  ASSERT_TRUE(mixed.Mean(Divisor(total), 0, 700, std::as_writable_bytes(std::span(means[0]))).ok());
-  ASSERT_TRUE(flat.Mean(Divisor(total), 0, 700, std::as_writable_bytes(std::span(means[1]))).ok());
-  EXPECT_EQ(means[0], means[1]);
-}
-
 TEST(ExactSumState, GoesOnAfterManyFolds) {
   Random random(7);
   const Clients clients = MakeClients<float>(Data::kGaussian, Weights::kExamples, 2, 64, random);
@@ -322,6 +294,26 @@ TEST(ExactSumState, WrongRangesAreRefused) {
   EXPECT_FALSE(sum.Sum(5, 10, bytes).has_value());
   const ExactSum other = ExactSum::Make({Kind::kFloat, 8}, 10, {}).value();
   EXPECT_EQ(sum.Merge(other).error().code, Code::kInvalidArgument);
+}
+
+TEST(ExactSumState, ReadAsAnotherTypeKeepsTheValueAndMerges) {
+  constexpr ElementType kF8{Kind::kFloat, 8};
+  const float narrow[] = {1.5F, -2.25F};
+  const double wide[] = {0.1, 1e300};
+  ExactSum sum = ExactSum::Make(kF4, 2, {}).value();
+  ExactSum other = ExactSum::Make(kF8, 2, {}).value();
+  const Update one{std::as_bytes(std::span(narrow)), 1.0};
+  const Update two{std::as_bytes(std::span(wide)), 1.0};
+  ASSERT_TRUE(sum.Fold({&one, 1}, 0, 2).has_value());
+  ASSERT_TRUE(other.Fold({&two, 1}, 0, 2).has_value());
+  EXPECT_FALSE(sum.Merge(other).has_value());
+  EXPECT_FALSE(sum.ReadAs({Kind::kComplex, 8}).has_value());
+  ASSERT_TRUE(sum.ReadAs(kF8).has_value());
+  ASSERT_TRUE(sum.Merge(other).has_value());
+  double out[2] = {};
+  ASSERT_TRUE(sum.Sum(0, 2, std::as_writable_bytes(std::span(out))).has_value());
+  EXPECT_EQ(out[0], 1.5 + 0.1);
+  EXPECT_EQ(out[1], 1e300);
 }
 
 }  // namespace

@@ -25,10 +25,16 @@ void Commit::Finish(Status status) {
 
 Result<std::unique_ptr<Engine>> Engine::Open(const store::StoreOptions& options, const Clock& clock,
                                              Rng& rng) {
+  UMBEL_ASSIGN(auto store, store::Store::Open(options));
+  return Open(std::move(store), options.durability == store::Durability::kPower, clock, rng);
+}
+
+Result<std::unique_ptr<Engine>> Engine::Open(std::unique_ptr<store::Store> store, bool sync_files,
+                                             const Clock& clock, Rng& rng) {
   std::unique_ptr<Engine> engine(new Engine(clock, rng));
-  UMBEL_ASSIGN(engine->store_, store::Store::Open(options));
+  engine->store_ = std::move(store);
   UMBEL_ASSIGN(store::Snapshot snapshot, engine->store_->Load());
-  engine->sync_files_ = options.durability == store::Durability::kPower;
+  engine->sync_files_ = sync_files;
   const std::string& directory = engine->store_->directory();
   UMBEL_ASSIGN(auto segments, store::Segments::Open(directory.empty() ? "" : directory + "/objects",
                                                     engine->sync_files_, snapshot.objects));

@@ -40,6 +40,9 @@ class Engine {
  public:
   static Result<std::unique_ptr<Engine>> Open(const store::StoreOptions& options,
                                               const Clock& clock, Rng& rng);
+  /// Over a store of the caller's, which is new to this process.
+  static Result<std::unique_ptr<Engine>> Open(std::unique_ptr<store::Store> store, bool sync_files,
+                                              const Clock& clock, Rng& rng);
   ~Engine();
 
   /// Calls f(State&, WallTime now, Changes&) under the lock and queues what it changed, in that

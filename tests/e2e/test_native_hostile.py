@@ -365,6 +365,10 @@ LIES: dict[str, tuple[Callable[[], Thing], str]] = {
     "nan": (lambda: with_value(np.nan), "non_finite"),
     "infinity": (lambda: with_value(np.inf), "non_finite"),
     "minus infinity, in the first array": (lambda: with_value(-np.inf, "w"), "non_finite"),
+    "nan in a wider type": (lambda: changed(w=np.full((3, 4), np.nan)), "non_finite"),
+    "nan in a wider type, late": (lambda: changed(w=honest(9)["w"].astype(np.float64),
+                                                  b=np.full(2, np.nan, np.float32)),
+                                  "non_finite"),
     "nan in a metric": (lambda: update(honest(9), loss=float("nan")), "non_finite"),
     "infinity in a list": (lambda: update(honest(9), losses=[1.0, float("inf")]), "non_finite"),
     "wrong shape": (lambda: changed(w=np.zeros((3, 5), np.float32)), "wrong_shape"),
@@ -474,6 +478,21 @@ def test_other_layouts_of_the_same_numbers_count(hall):
     hall.liar.answer(update(strange))
     hall.answer_honestly()
     hall.check("accepted", [(3, arrays)])
+
+
+def test_a_wider_type_makes_the_mean_wider(hall):
+    """As with NumPy's promotion; it is still exact."""
+    arrays = honest(9)
+    hall.start()
+    hall.liar.answer(update({**arrays, "w": arrays["w"].astype(np.float64)}))
+    hall.answer_honestly()
+    told = hall.end()
+    assert told.exit_code == 0, told.output
+    assert told.outcome(hall.liar) == "accepted", told.output
+    wanted = mean([*hall.honest_updates(), (3, arrays)])
+    assert told.model["w"].dtype == np.float64 and told.model["v"].dtype == np.float32
+    assert np.array_equal(told.model["w"].astype(np.float32), wanted["w"])
+    assert same({k: told.model[k] for k in "vb"}, {k: wanted[k] for k in "vb"})
 
 
 # ---- lies about what is sent ----------------------------------------------------------------------

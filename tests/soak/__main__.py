@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.servers import REPO
-from tests.soak import crash, fuzz, native_crash, node_crash
+from tests.soak import crash, fuzz, native_crash, node_crash, simulation
 
 HEADER = """# Soak runs
 
@@ -70,6 +70,7 @@ ROWS = {
     # Of native rounds.
     "10": Row("native rounds: kill -9 of the SuperLink", 100, native_crash.soak),
     "11": Row("hostile updates", 3, pytest_row("tests/e2e/test_native_hostile.py")),
+    "13": Row("simulated rounds", 10_000, simulation.soak),
     # Of the SuperNode.
     "n1": Row("SuperNode: pairings", 1, pytest_row("tests/e2e/test_supernode_pairings.py")),
     "n2": Row("SuperNode: keys and rules", 3, pytest_row("tests/e2e/test_supernode_keys.py")),

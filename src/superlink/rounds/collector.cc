@@ -129,7 +129,9 @@ Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
     judged.update.node = part.node;
     if (!train_) continue;
     spooled_ += part.bytes;
-    if (early_) judged.update.folded = early_->Take(id);
+    if (early_) {
+      UMBEL_ASSIGN(judged.update.folded, early_->Take(id, judged.update.reply));
+    }
     pending_.push_back(std::move(judged.update));
   }
   if (early_ && !open_.empty()) UMBEL_TRY(early_->Look(open_, waker));

@@ -58,7 +58,7 @@ class Collector {
 
   /// Everybody has answered, or as many as the plan wants.
   bool Full() const;
-  /// Bytes of replies that count and are still kept.
+  /// Bytes of replies that were judged and are still kept.
   uint64_t spooled() const { return spooled_; }
   size_t accepted() const;
   size_t asked() const { return parts_.size(); }

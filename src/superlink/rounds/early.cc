@@ -249,10 +249,15 @@ Status EarlyFold::Retract(Reply& reply) {
   return {};
 }
 
-std::vector<std::vector<ElementRange>> EarlyFold::Take(const ObjectId& instruction) {
-  const auto found = replies_.find(instruction);
-  if (found == replies_.end()) return {};
+Result<std::vector<std::vector<ElementRange>>> EarlyFold::Take(const ObjectId& instruction,
+                                                               const ObjectId& reply) {
   std::vector<std::vector<ElementRange>> folded;
+  const auto found = replies_.find(instruction);
+  if (found == replies_.end()) return folded;
+  if (found->second->id != reply) {
+    UMBEL_TRY(Drop(instruction));
+    return folded;
+  }
   for (const Reply::Array& array : found->second->arrays) {
     auto& ranges = folded.emplace_back();
     for (const auto& piece : array.folded)

@@ -31,8 +31,10 @@ class EarlyFold {
   /// errors  kUnavailable, kDataLoss: our own disk.
   Status Look(const std::vector<ObjectId>& open, const std::shared_ptr<Wakeable>& waker);
 
-  /// The reply is complete and counts: what of each array is folded already.
-  std::vector<std::vector<ElementRange>> Take(const ObjectId& instruction);
+  /// The reply is complete and counts: what of each array is folded already. Of another reply to
+  /// the same instruction, which never became complete, nothing stays.
+  Result<std::vector<std::vector<ElementRange>>> Take(const ObjectId& instruction,
+                                                      const ObjectId& reply);
   /// It does not count, or is not waited for any more: what was folded is taken out again.
   Status Drop(const ObjectId& instruction);
   /// All of them; they are folded when they are complete.

@@ -136,6 +136,7 @@ Result<Judged> Judge(std::string_view message, const Wanted& wanted, RunObjects&
     return Fail(Code::kDataLoss, "a message that was kept is no protobuf");
   UMBEL_ASSIGN(Judged judged, JudgeContent(reply, wanted, objects));
   UMBEL_ASSIGN(judged.update.instruction, Digest::FromHex(reply.metadata().reply_to_message_id()));
+  UMBEL_ASSIGN(judged.update.reply, Digest::FromHex(reply.metadata().message_id()));
   return judged;
 }
 

@@ -25,6 +25,7 @@ struct ElementRange {
 struct Update {
   NodeId node;
   ObjectId instruction;
+  ObjectId reply;  // the message's own id
   double weight = 0;
   uint64_t bytes = 0;  // of its arrays
   flower::MetricRecord metrics;

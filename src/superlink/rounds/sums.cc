@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <tuple>
 
 #include "aggregation/exact_sum.h"
@@ -123,6 +124,7 @@ class Sums final : public Aggregator {
       types_.push_back(array.npy.dtype);
     }
     sums_.resize(names_.size());
+    counted_.resize(names_.size());
   }
 
   Status CheckTypes() const {
@@ -244,8 +246,14 @@ class Sums final : public Aggregator {
         refused.push_back(*bad[u]);
       } else {
         UMBEL_TRY(total_.Add(group[u].weight));
+        for (size_t a = 0; a < names_.size(); ++a)
+          counted_[a].insert(sources[u][a].dtype.type.Descr());
       }
     }
+    // The room that refused updates have taken is for others.
+    if (!refused.empty())
+      for (ByType& sums : sums_)
+        for (auto& [key, sum] : sums) sum.Compact();
     return refused;
   }
 
@@ -406,22 +414,23 @@ class Sums final : public Aggregator {
     return sums_[task.array].at(task.type.Descr()).Remove(loaded.views, task.first, task.count);
   }
 
-  /// Replies may differ in dtype: all of them count, and the mean has the widest.
+  /// Replies may differ in dtype: all of them count, and the mean has the widest. What only refused
+  /// ones have brought does not show.
   Status Unite(size_t array) {
     ByType& sums = sums_[array];
+    std::erase_if(sums, [&](const auto& entry) { return !counted_[array].contains(entry.first); });
     if (sums.empty()) {
       UMBEL_ASSIGN(const Dtype dtype, aggregation::ParseDtype(types_[array]));
       return SumFor(array, dtype.type).ok()
                  ? Status()
                  : Status(Fail(Code::kResourceExhausted, "no memory for sums"));
     }
-    if (sums.size() == 1) return {};
     ElementType widest = aggregation::ResultType(sums.begin()->second.type());
     for (const auto& [key, sum] : sums) {
       const ElementType type = aggregation::ResultType(sum.type());
       if (type.item_size > widest.item_size) widest = type;
     }
-    for (auto& [key, sum] : sums) sum.Retype(widest);
+    for (auto& [key, sum] : sums) UMBEL_TRY(sum.ReadAs(widest));
     while (sums.size() > 1) {
       const auto second = std::next(sums.begin());
       UMBEL_TRY(sums.begin()->second.Merge(second->second));
@@ -435,9 +444,9 @@ class Sums final : public Aggregator {
     UMBEL_TRY(sink.Put(kFileVersion));
     UMBEL_TRY(sink.Put(sums_.size()));
     UMBEL_TRY(sink.Put(total_.words()));
-    for (const ByType& sums : sums_) {
-      UMBEL_TRY(sink.Put(sums.size()));
-      for (const auto& [key, sum] : sums) UMBEL_TRY(sum.Write(sink));
+    for (size_t a = 0; a < sums_.size(); ++a) {
+      UMBEL_TRY(sink.Put(counted_[a].size()));
+      for (const std::string& key : counted_[a]) UMBEL_TRY(sums_[a].at(key).Write(sink));
     }
     return sink.Finish();
   }
@@ -463,6 +472,7 @@ class Sums final : public Aggregator {
         UMBEL_ASSIGN(ExactSum sum, ExactSum::Read(source, {&budget_, nullptr}, counts_[a]));
         if (sum.count() != counts_[a]) return broken("is of another model");
         const std::string key = sum.type().Descr();
+        counted_[a].insert(key);
         sums_[a].emplace(key, std::move(sum));
       }
     }
@@ -474,7 +484,8 @@ class Sums final : public Aggregator {
   std::vector<std::vector<uint64_t>> shapes_;
   std::vector<uint64_t> counts_;
   std::vector<std::string> types_;
-  std::vector<ByType> sums_;  // of each array, by the dtype of the updates
+  std::vector<ByType> sums_;                    // of each array, by the dtype of the updates
+  std::vector<std::set<std::string>> counted_;  // of each array: dtypes of updates that count
   aggregation::WeightTotal total_;
   std::optional<aggregation::Divisor> divisor_;
 };
