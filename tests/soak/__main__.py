@@ -68,6 +68,8 @@ ROWS = {
     "7": Row("hostile peers", 1, pytest_row("tests/hostile")),
     "6": Row("fuzzing, seconds a target", 600, fuzz.soak),
     # Of native rounds.
+    "r3": Row("native rounds: Fashion-MNIST beside Flower", 1,
+              pytest_row("tests/e2e/test_native_fashion.py")),
     "10": Row("native rounds: kill -9 of the SuperLink", 100, native_crash.soak),
     "11": Row("hostile updates", 3, pytest_row("tests/e2e/test_native_hostile.py")),
     "13": Row("simulated rounds", 10_000, simulation.soak),
