@@ -12,6 +12,9 @@ namespace pb = ::umbel::rounds;
 namespace {
 
 constexpr size_t kFoldTogether = 4;  // updates: fewer, and the sums are read and written for each
+// Bytes of model from which it pays to look at each object that comes: below, a reply is folded in
+// less time than it takes to wake up for its parts.
+constexpr uint64_t kEarlyFrom = uint64_t{8} << 20;
 constexpr uint64_t kMetricsMax = uint64_t{64} << 20;
 
 ObjectId ToId(std::string_view bytes) {
@@ -73,7 +76,7 @@ Status Collector::Begin(const pb::Progress& progress) {
   if (train_) {
     UMBEL_ASSIGN(aggregator_, MakeAggregator(plan_, model_));
     if (!progress.checkpoint().empty()) UMBEL_TRY(aggregator_->Load(progress.checkpoint()));
-    if (aggregator_->CanFoldPieces())
+    if (aggregator_->CanFoldPieces() && model_.bytes() >= kEarlyFrom)
       early_.emplace(engine_, run_id_, model_, plan_.Key("weighted_by_key"), *aggregator_);
   }
   for (const pb::Answered& answered : progress.answered()) {
