@@ -12,9 +12,6 @@ namespace pb = ::umbel::rounds;
 namespace {
 
 constexpr size_t kFoldTogether = 4;  // updates: fewer, and the sums are read and written for each
-// Bytes of model from which it pays to look at each object that comes: below, a reply is folded in
-// less time than it takes to wake up for its parts.
-constexpr uint64_t kEarlyFrom = uint64_t{8} << 20;
 constexpr uint64_t kMetricsMax = uint64_t{64} << 20;
 
 ObjectId ToId(std::string_view bytes) {
@@ -56,13 +53,14 @@ Collector::Collector(Engine& engine, RunId run_id, const Plan& plan, const Model
 
 Result<std::unique_ptr<Collector>> Collector::Make(Engine& engine, RunId run_id, const Plan& plan,
                                                    const Model& model, bool train,
-                                                   const pb::Progress& progress) {
+                                                   const pb::Progress& progress,
+                                                   uint64_t early_from) {
   std::unique_ptr<Collector> made(new Collector(engine, run_id, plan, model, train));
-  UMBEL_TRY(made->Begin(progress));
+  UMBEL_TRY(made->Begin(progress, early_from));
   return made;
 }
 
-Status Collector::Begin(const pb::Progress& progress) {
+Status Collector::Begin(const pb::Progress& progress, uint64_t early_from) {
   asked_at_ = progress.asked_at();
   for (const pb::Asked& asked : progress.asked()) {
     Part part;
@@ -76,7 +74,7 @@ Status Collector::Begin(const pb::Progress& progress) {
   if (train_) {
     UMBEL_ASSIGN(aggregator_, MakeAggregator(plan_, model_));
     if (!progress.checkpoint().empty()) UMBEL_TRY(aggregator_->Load(progress.checkpoint()));
-    if (aggregator_->CanFoldPieces() && model_.bytes() >= kEarlyFrom)
+    if (aggregator_->CanFoldPieces() && model_.bytes() >= early_from)
       early_.emplace(engine_, run_id_, model_, plan_.Key("weighted_by_key"), *aggregator_);
   }
   for (const pb::Answered& answered : progress.answered()) {

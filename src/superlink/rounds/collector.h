@@ -43,10 +43,11 @@ Status EncodePart(const ObjectId& instruction, const Part& part, ::umbel::rounds
 
 class Collector {
  public:
-  /// Of training: what is folded. Of evaluation: null.
+  /// early_from  bytes of model from which replies are folded while they arrive.
   static Result<std::unique_ptr<Collector>> Make(Engine& engine, RunId run_id, const Plan& plan,
                                                  const Model& model, bool train,
-                                                 const ::umbel::rounds::Progress& progress);
+                                                 const ::umbel::rounds::Progress& progress,
+                                                 uint64_t early_from);
 
   /// Judges what has come, and folds what is worth it. False: the run is gone.
   /// errors  kUnavailable, kDataLoss: our own disk; kInvalidArgument: the plan fails a run with
@@ -79,7 +80,7 @@ class Collector {
 
  private:
   Collector(Engine& engine, RunId run_id, const Plan& plan, const Model& model, bool train);
-  Status Begin(const ::umbel::rounds::Progress& progress);
+  Status Begin(const ::umbel::rounds::Progress& progress, uint64_t early_from);
   Status Fold();
   void Answered(const ObjectId& instruction);
 

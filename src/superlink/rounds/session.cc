@@ -236,8 +236,9 @@ class SessionImpl final : public Session {
   /// nobody.
   Status Collect() {
     deadline_ = Now() + Micros(static_cast<int64_t>(plan_.timeout * 1e6));
-    UMBEL_ASSIGN(collector_, Collector::Make(engine_, setup_.run_id, plan_, model_,
-                                             phase() == Phase::kTrain, progress_));
+    UMBEL_ASSIGN(collector_,
+                 Collector::Make(engine_, setup_.run_id, plan_, model_, phase() == Phase::kTrain,
+                                 progress_, setup_.fold_early_from));
     return {};
   }
 

@@ -22,6 +22,9 @@ class Session {
     /// For checkpoints and kept models: "<state>/rounds" and "<state>/models". "" keeps neither.
     std::string checkpoints;
     std::string models;
+    /// Bytes of model from which it pays to look at each object of a reply as it comes: below, a
+    /// reply is folded in less time than it takes to wake up for its parts.
+    uint64_t fold_early_from = uint64_t{8} << 20;
   };
   /// Begins a session, or takes up where another process stopped.
   /// errors  kInvalidArgument: the plan does not fit the model; kDataLoss, kUnavailable: our disk.

@@ -249,7 +249,7 @@ class Simulation {
   void OpenSession() {
     const store::SessionRow row = engine_->Read(
         [&](State& state, WallTime) { return state.FindRun(run_id_)->native_sessions.at("").row; });
-    Session::Setup setup{run_id_, folder_.path() + "/rounds", folder_.path() + "/models"};
+    Session::Setup setup{run_id_, folder_.path() + "/rounds", folder_.path() + "/models", 0};
     if (Chance(deaths_ / 2)) fate_.Set(static_cast<uint64_t>(Between(1, 10)));
     Watch([&] {
       auto session = Session::Open(*engine_, setup, row);
@@ -290,11 +290,11 @@ class Simulation {
                                       out.data());
                           return Status();
                         }});
-    auto made = WriteModel(*engine_, run_id_, std::move(arrays));
+    auto made = WriteModel(*engine_, run_id_, {std::move(arrays), {}});
     Require(made.ok(), "the initial model is not written");
     engine_->Apply([&](State& state, WallTime now, Changes& changes) {
       ::umbel::superlink::Run& run = *state.FindRun(run_id_);
-      state.PutSession(run, {run_id_, "", plan_.SerializeAsString(), "", made->model.tree},
+      state.PutSession(run, {run_id_, "", plan_.SerializeAsString(), "", made->tree},
                        std::move(made->objects), changes);
       Require(state.BeginTask(run, now, changes).ok(), "the task does not begin");
     });
