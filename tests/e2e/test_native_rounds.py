@@ -3,6 +3,8 @@ calculated by hand."""
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -99,3 +101,59 @@ def test_an_app_that_is_none_is_refused(federation, tmp_path):
     done = federation.umbel_run(toy_model.initial(1, 1), app=tmp_path).result(SECONDS)
     assert done.exit_code == 1 and "build" in done.output
     assert TOY.exists()
+
+
+def test_a_round_closes_with_as_many_as_the_plan_wants(federation, folder):
+    """Over-selection: two are asked, the first one's reply is enough; the other is late."""
+    out = folder / "first.npz"
+    output = federation.output()
+    gate = output.held["gate"]
+    done = federation.umbel_run(
+        toy_model.initial(1, 1), "--rounds", 1, "--watch", "--out", out, "--close-train-at", 1,
+        "--set", "fraction_evaluate=0",
+        "--run-config", f'train-seconds=60.0 slow-site=1 gate="{gate}"',
+    ).result(SECONDS)  # fmt: skip
+    output.open_gate()
+    assert done.exit_code == 0, done.output
+    assert "1/2 nodes" in done.output and ": late" in done.output
+    want = toy_model.expected(1, 1, 1, toy_sites(2)[:1])
+    assert toy_model.digest(model_of(out)) == toy_model.digest(want)
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def frames(body: bytes) -> list[bytes]:
+    found = []
+    while body:
+        (size,) = struct.unpack(">I", body[:4])
+        found.append(body[4 : 4 + size])
+        body = body[4 + size :]
+    return found
+
+
+def test_records_can_be_watched_from_any_of_them(federation):
+    done = federation.umbel_run(toy_model.initial(1, 1), "--rounds", 2, "--watch").result(SECONDS)
+    assert done.exit_code == 0, done.output
+    run = b"\x08" + varint(done.run_id)
+    headers = {"content-type": "application/protobuf", "accept": "application/protobuf"}
+    with federation.server.client() as client:
+        for after in range(6):
+            body = run + (b"\x10" + varint(after) if after else b"")
+            answer = client.post("/v1/umbel/watch-rounds", content=body, headers=headers)
+            assert answer.status_code == 200
+            told = frames(answer.content)
+            assert len(told) == 5 - after  # train and evaluate of two rounds, and the end
+            for number, record in enumerate(told, after + 1):
+                assert record.startswith(b"\x08" + varint(number))
+        known = client.post("/v1/umbel/get-capabilities", content=b"", headers=headers)
+        assert b"FedAvg" in known.content and b"FedMedian" in known.content
+        model = client.post("/v1/umbel/get-model", content=run, headers=headers)
+        assert model.content.startswith(b"PK")
+        missing = client.post("/v1/umbel/get-model", content=run + b"\x10\x07", headers=headers)
+        assert missing.status_code == 404 and b"kept are those of rounds: 2" in missing.content
