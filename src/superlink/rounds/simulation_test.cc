@@ -98,6 +98,7 @@ struct Reply {
   int64_t weight = 1;
   int64_t metric = 0;
   std::map<ObjectId, std::string> objects;
+  std::set<ObjectId> chunks;  // of those
   NewMessage message;
   bool begun = false;     // a push of it was accepted
   bool complete = false;  // the node was told that all of it is stored
@@ -197,6 +198,7 @@ class Simulation {
     deaths_ = Chance(0.8) ? 0.25 : 0;
     losses_ = Chance(0.7) ? 0.1 : 0;
     absences_ = Chance(0.5) ? 0.01 : 0;
+    oblivion_ = timeout_ >= 400 ? 0.05 : 0;
     plan_.set_strategy("FedAvg");
     plan_.set_num_rounds(rounds_);
     plan_.set_timeout(timeout_);
@@ -321,7 +323,7 @@ class Simulation {
   /// From here on the world is kind.
   void Calm() {
     Note("it is calm now");
-    deaths_ = losses_ = absences_ = 0;
+    deaths_ = losses_ = absences_ = oblivion_ = 0;
     calm_at_ = UnixSeconds(clock_.now()) - 1.8e9;
     calm_ = true;
     for (size_t i = 0; i < nodes_.size(); ++i) Return(i);
@@ -335,6 +337,7 @@ class Simulation {
     if (Chance(absences_)) return Leave();
     if (Chance(0.02)) return Return(Below(nodes_.size()));
     if (Chance(absences_ / 2)) return Restart(Below(nodes_.size()));
+    if (Chance(oblivion_)) return Forget();
     if (Chance(0.05)) return store_->CommitAll();
     if (Chance(0.1)) return Pass();
     if (!calls_.empty() && Chance(0.4)) return Hear();
@@ -344,8 +347,10 @@ class Simulation {
 
   /// Time goes by, and the SuperLink notices.
   void Pass() {
-    double seconds = std::ldexp(1.0, static_cast<int>(Between(-10, 3)));
-    if (calls_.empty() && inside_.empty() && Chance(0.2)) seconds = 20;
+    const bool idle = calls_.empty() && inside_.empty();
+    Pass(idle && Chance(0.2) ? 20 : std::ldexp(1.0, static_cast<int>(Between(-10, 3))));
+  }
+  void Pass(double seconds) {
     clock_.Advance(Micros(static_cast<int64_t>(seconds * 1e6)));
     for (SimNode& node : nodes_) {
       if (!node.up) continue;
@@ -385,6 +390,22 @@ class Simulation {
   /// A node is killed and started again, faster than anybody sees.
   void Restart(size_t i) {
     if (nodes_[i].up) Activate(i, true);
+  }
+
+  /// A node that has sent half of a reply is started again, twice: then, and after the half was
+  /// dropped. What it answers in the end is another reply to the same instruction.
+  void Forget() {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (!nodes_[i].up) continue;
+      for (const auto& [id, work] : nodes_[i].work) {
+        if (work.stage != Work::kSending || work.left.size() > 1) continue;
+        Restart(i);
+        Note("time for its half a reply to be dropped");
+        for (int n = 0; n < 10; ++n) Pass(20);
+        Restart(i);
+        return;
+      }
+    }
   }
 
   void Activate(size_t i, bool forgot) {
@@ -478,9 +499,12 @@ class Simulation {
         break;
       case Work::kSending: {
         call.what = Call::kObject;
-        auto object = work.left.begin();
-        std::advance(object, static_cast<int64_t>(Below(work.left.size())));
-        call.object = *object;
+        // Mostly as our nodes do it: what says where chunks belong comes before them.
+        std::vector<ObjectId> next;
+        for (const ObjectId& id : work.left)
+          if (!work.reply->chunks.contains(id)) next.push_back(id);
+        if (next.empty() || Chance(0.1)) next.assign(work.left.begin(), work.left.end());
+        call.object = next[Below(next.size())];
         call.session = work.session;
         call.reply = work.reply;
         break;
@@ -732,6 +756,7 @@ class Simulation {
                                                        "numpy.ndarray",
                                                        {0}}),
                                    reply.objects);
+        reply.chunks.insert(chunk);
         array_names.emplace_back(name, array);
         ids.push_back(array);
         arrays.children.push_back({array, {{chunk, {}}}});
@@ -993,6 +1018,7 @@ class Simulation {
   double deaths_ = 0;    // share of steps that end in one
   double losses_ = 0;    // of calls, of answers, and of calls that come once more
   double absences_ = 0;  // of events
+  double oblivion_ = 0;  // of events
 
   // The process.
   SimStore* store_ = nullptr;
