@@ -70,6 +70,7 @@ class SessionImpl final : public Session {
     }
     if (!gone_ && !progress_.told_end()) End();
     if (!gone_) desk_.Answer(plan_, progress_, model_);
+    if (gone_) ForgetAll();
     return std::nullopt;
   }
 
@@ -268,6 +269,13 @@ class SessionImpl final : public Session {
     UMBEL_TRY(Save({}, saved));
     if (before != path) Forget(before);
     return {};
+  }
+
+  /// The run was stopped: what it has saved goes once it cannot come back.
+  void ForgetAll() {
+    if (progress_.checkpoint().empty() || !engine_.store().Drain().ok()) return;
+    Forget(progress_.checkpoint());
+    progress_.clear_checkpoint();
   }
 
   static void Forget(const std::string& path) {

@@ -199,6 +199,7 @@ class Simulation {
     losses_ = Chance(0.7) ? 0.1 : 0;
     absences_ = Chance(0.5) ? 0.01 : 0;
     oblivion_ = timeout_ >= 400 ? 0.05 : 0;
+    stops_ = Chance(0.15) ? 0.002 : 0;
     plan_.set_strategy("FedAvg");
     plan_.set_num_rounds(rounds_);
     plan_.set_timeout(timeout_);
@@ -323,7 +324,7 @@ class Simulation {
   /// From here on the world is kind.
   void Calm() {
     Note("it is calm now");
-    deaths_ = losses_ = absences_ = oblivion_ = 0;
+    deaths_ = losses_ = absences_ = oblivion_ = stops_ = 0;
     calm_at_ = UnixSeconds(clock_.now()) - 1.8e9;
     calm_ = true;
     for (size_t i = 0; i < nodes_.size(); ++i) Return(i);
@@ -338,6 +339,7 @@ class Simulation {
     if (Chance(0.02)) return Return(Below(nodes_.size()));
     if (Chance(absences_ / 2)) return Restart(Below(nodes_.size()));
     if (Chance(oblivion_)) return Forget();
+    if (Chance(stops_)) return Stop();
     if (Chance(0.05)) return store_->CommitAll();
     if (Chance(0.1)) return Pass();
     if (!calls_.empty() && Chance(0.4)) return Hear();
@@ -420,6 +422,14 @@ class Simulation {
     }
     engine_->Apply([&](State& state, WallTime now, Changes& changes) {
       static_cast<void>(state.ActivateNode(node.key, kHeartbeat, now, changes));
+    });
+  }
+
+  /// Somebody has had enough.
+  void Stop() {
+    Note("stopped");
+    engine_->Apply([&](State& state, WallTime now, Changes& changes) {
+      state.FinishTask(run_id_, TaskEvent::kStop, "", now, changes);
     });
   }
 
@@ -982,11 +992,15 @@ class Simulation {
   void CheckEnd() {
     store_->CommitAll();
     const Disk disk = store_->Live();
-    Require(ended_, "the end is not told");
-    const bool evaluates = !plan_.parameters().contains("fraction_evaluate");
-    Require(recorded_.size() == rounds_ * (evaluates ? 2 : 1),
-            fmt::format("{} phases are told", recorded_.size()));
-    Require(disk.rows.tasks.at(run_id_).sub_status == "completed", "the run is not completed");
+    if (disk.rows.tasks.at(run_id_).sub_status == "stopped") {
+      Require(!ended_, "an end is told of a run that was stopped");
+    } else {
+      Require(ended_, "the end is not told");
+      const bool evaluates = !plan_.parameters().contains("fraction_evaluate");
+      Require(recorded_.size() == rounds_ * (evaluates ? 2 : 1),
+              fmt::format("{} phases are told", recorded_.size()));
+      Require(disk.rows.tasks.at(run_id_).sub_status == "completed", "the run is not completed");
+    }
     Require(disk.rows.messages.empty(), "messages are left");
     Require(disk.rows.objects.empty(), "objects are left");
     Require(disk.rows.sessions.empty(), "a session is left");
@@ -1019,6 +1033,7 @@ class Simulation {
   double losses_ = 0;    // of calls, of answers, and of calls that come once more
   double absences_ = 0;  // of events
   double oblivion_ = 0;  // of events
+  double stops_ = 0;     // of events
 
   // The process.
   SimStore* store_ = nullptr;
