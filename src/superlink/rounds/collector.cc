@@ -20,15 +20,16 @@ ObjectId ToId(std::string_view bytes) {
   return id;
 }
 
-/// Of a reply whose sums are in the checkpoint.
+/// Of a reply that was let go with a checkpoint: its sums are in there, or it did not count.
 Result<Part> DecodePart(const pb::Answered& answered) {
   Part part;
   part.node = NodeId{answered.node_id()};
-  part.outcome = Outcome::kAccepted;
+  part.outcome = OutcomeOf(answered.outcome().outcome());
+  part.detail = answered.outcome().detail();
   part.weight = answered.weight();
   part.seconds = answered.outcome().seconds();
   part.bytes = answered.outcome().bytes();
-  part.folded = true;
+  part.folded = answered.folded();
   flower::Budget budget{kMetricsMax};
   UMBEL_ASSIGN(part.metrics, flower::DecodeMetrics(answered.metrics().SerializeAsString(), budget));
   return part;
@@ -39,6 +40,8 @@ Result<Part> DecodePart(const pb::Answered& answered) {
 Status EncodePart(const ObjectId& instruction, const Part& part, pb::Answered* out) {
   out->set_node_id(part.node.value);
   out->set_instruction(instruction.bytes.data(), instruction.bytes.size());
+  out->mutable_outcome()->set_outcome(std::string(Name(part.outcome)));
+  out->mutable_outcome()->set_detail(part.detail);
   out->mutable_outcome()->set_seconds(part.seconds);
   out->mutable_outcome()->set_bytes(part.bytes);
   out->set_weight(part.weight);
@@ -123,6 +126,10 @@ Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
     part.bytes = judged.update.bytes;
     if (part.outcome != Outcome::kAccepted) {
       if (early_) UMBEL_TRY(early_->Drop(id));
+      if (part.outcome == Outcome::kNonFinite && plan_.fail_on_non_finite)
+        return Fail(Code::kInvalidArgument, fmt::format("node {}: {}", part.node, part.detail));
+      // What is refused lies there too, until a checkpoint lets it go.
+      if (train_ && part.outcome != Outcome::kFailed) spooled_ += model_.bytes();
       continue;
     }
     part.weight = judged.update.weight;
@@ -174,7 +181,8 @@ Result<std::vector<ObjectId>> Collector::Save(const std::string& path, pb::Progr
   std::vector<ObjectId> saved;
   progress->clear_answered();
   for (const auto& [id, part] : parts_) {
-    if (!part.folded || part.outcome != Outcome::kAccepted) continue;
+    const bool open = std::find(open_.begin(), open_.end(), id) != open_.end();
+    if (open || (part.outcome == Outcome::kAccepted && !part.folded)) continue;
     saved.push_back(id);
     UMBEL_TRY(EncodePart(id, part, progress->add_answered()));
   }

@@ -80,4 +80,11 @@ constexpr std::string_view Name(Outcome outcome) {
   return kNames[static_cast<size_t>(outcome)];
 }
 
+/// The outcome of that name; kMalformed for a name of no outcome.
+constexpr Outcome OutcomeOf(std::string_view name) {
+  for (int i = 0; i <= static_cast<int>(Outcome::kLate); ++i)
+    if (Name(static_cast<Outcome>(i)) == name) return static_cast<Outcome>(i);
+  return Outcome::kMalformed;
+}
+
 }  // namespace umbel::superlink::rounds

@@ -40,5 +40,11 @@ TEST(PhaseTable, NamesDiffer) {
   EXPECT_EQ(names.size(), static_cast<size_t>(Outcome::kLate) + 1);
 }
 
+TEST(Outcome, IsFoundByItsName) {
+  for (int i = 0; i <= static_cast<int>(Outcome::kLate); ++i)
+    EXPECT_EQ(OutcomeOf(Name(static_cast<Outcome>(i))), static_cast<Outcome>(i));
+  EXPECT_EQ(OutcomeOf("no such"), Outcome::kMalformed);
+}
+
 }  // namespace
 }  // namespace umbel::superlink::rounds

@@ -65,7 +65,7 @@ class SessionImpl final : public Session {
     // A store that is closing says so: the next process goes on from what is durable.
     if (!moved.ok() && moved.error().code == Code::kCancelled) return std::nullopt;
     if (!moved.ok() && !gone_) {
-      Move(PhaseEvent::kFailed);
+      if (phase() != Phase::kEnded) Move(PhaseEvent::kFailed);
       progress_.set_failure(moved.error().message);
     }
     if (!gone_ && !progress_.told_end()) End();
@@ -267,7 +267,7 @@ class SessionImpl final : public Session {
                          row_.name.substr(0, 16), progress_.round(), collector_->accepted());
     UMBEL_ASSIGN(const auto saved, collector_->Save(path, &progress_));
     UMBEL_TRY(Save({}, saved));
-    if (before != path) Forget(before);
+    if (before != path && !gone_) Forget(before);
     return {};
   }
 
@@ -310,7 +310,12 @@ class SessionImpl final : public Session {
     const std::string before = progress_.checkpoint();
     progress_.clear_checkpoint();
     UMBEL_TRY(CommitPhase(PhaseEvent::kClosed, std::move(objects), closed));
-    Forget(before);
+    // Of a run that was stopped meanwhile the end may not be durable yet: see ForgetAll.
+    if (gone_) {
+      progress_.set_checkpoint(before);
+    } else {
+      Forget(before);
+    }
     if (count > 0 && !gone_) {
       UMBEL_ASSIGN(model_, LoadModel(engine_, setup_.run_id, row_.model_tree));
     }

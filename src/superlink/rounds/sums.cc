@@ -9,7 +9,6 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <tuple>
 
 #include "aggregation/exact_sum.h"
@@ -33,7 +32,7 @@ constexpr uint64_t kTaskElements = uint64_t{64}
 constexpr size_t kTogetherMax = 16;        // updates read side by side
 constexpr uint64_t kThreadsFrom = uint64_t{4}
                                   << 20;  // bytes: below, threads cost more than they do
-constexpr uint64_t kFileVersion = 1;
+constexpr uint64_t kFileVersion = 2;
 
 /// An update's array as it is folded: in C order, from its chunks or from a copy.
 struct Source {
@@ -171,6 +170,9 @@ class Sums final : public Aggregator {
     UMBEL_TRY(WriteAll(writer));
     if (::fdatasync(file.get()) != 0) return Fail(SystemError("sync", fresh));
     if (::rename(fresh.c_str(), path.c_str()) != 0) return Fail(SystemError("rename", fresh));
+    const std::string folder = path.substr(0, path.rfind('/'));
+    const Fd entry(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!entry.valid() || ::fsync(entry.get()) != 0) return Fail(SystemError("sync", folder));
     return {};
   }
 
@@ -246,8 +248,7 @@ class Sums final : public Aggregator {
         refused.push_back(*bad[u]);
       } else {
         UMBEL_TRY(total_.Add(group[u].weight));
-        for (size_t a = 0; a < names_.size(); ++a)
-          counted_[a].insert(sources[u][a].dtype.type.Descr());
+        for (size_t a = 0; a < names_.size(); ++a) ++counted_[a][sources[u][a].dtype.type.Descr()];
       }
     }
     // The room that refused updates have taken is for others.
@@ -414,8 +415,9 @@ class Sums final : public Aggregator {
     return sums_[task.array].at(task.type.Descr()).Remove(loaded.views, task.first, task.count);
   }
 
-  /// Replies may differ in dtype: all of them count, and the mean has the widest. What only refused
-  /// ones have brought does not show.
+  /// Replies may differ in dtype: all of them count, and the mean has the type of most of them (of
+  /// as many the wider), so that a single node does not change it for all. What only refused ones
+  /// have brought does not show.
   Status Unite(size_t array) {
     ByType& sums = sums_[array];
     std::erase_if(sums, [&](const auto& entry) { return !counted_[array].contains(entry.first); });
@@ -425,12 +427,16 @@ class Sums final : public Aggregator {
                  ? Status()
                  : Status(Fail(Code::kResourceExhausted, "no memory for sums"));
     }
-    ElementType widest = aggregation::ResultType(sums.begin()->second.type());
+    std::map<std::pair<uint64_t, uint8_t>, ElementType> by_count;
+    std::map<uint8_t, uint64_t> counts;  // by the size of the mean's element
+    for (const auto& [key, sum] : sums)
+      counts[aggregation::ResultType(sum.type()).item_size] += counted_[array][key];
     for (const auto& [key, sum] : sums) {
       const ElementType type = aggregation::ResultType(sum.type());
-      if (type.item_size > widest.item_size) widest = type;
+      by_count[{counts[type.item_size], type.item_size}] = type;
     }
-    for (auto& [key, sum] : sums) UMBEL_TRY(sum.ReadAs(widest));
+    const ElementType chosen = by_count.rbegin()->second;
+    for (auto& [key, sum] : sums) UMBEL_TRY(sum.ReadAs(chosen));
     while (sums.size() > 1) {
       const auto second = std::next(sums.begin());
       UMBEL_TRY(sums.begin()->second.Merge(second->second));
@@ -446,7 +452,10 @@ class Sums final : public Aggregator {
     UMBEL_TRY(sink.Put(total_.words()));
     for (size_t a = 0; a < sums_.size(); ++a) {
       UMBEL_TRY(sink.Put(counted_[a].size()));
-      for (const std::string& key : counted_[a]) UMBEL_TRY(sums_[a].at(key).Write(sink));
+      for (const auto& [key, count] : counted_[a]) {
+        UMBEL_TRY(sink.Put(count));
+        UMBEL_TRY(sums_[a].at(key).Write(sink));
+      }
     }
     return sink.Finish();
   }
@@ -469,10 +478,11 @@ class Sums final : public Aggregator {
       UMBEL_ASSIGN(const uint64_t types, source.Take());
       if (types > 64) return broken("is damaged");
       for (uint64_t i = 0; i < types; ++i) {
+        UMBEL_ASSIGN(const uint64_t count, source.Take());
         UMBEL_ASSIGN(ExactSum sum, ExactSum::Read(source, {&budget_, nullptr}, counts_[a]));
         if (sum.count() != counts_[a]) return broken("is of another model");
         const std::string key = sum.type().Descr();
-        counted_[a].insert(key);
+        counted_[a][key] = count;
         sums_[a].emplace(key, std::move(sum));
       }
     }
@@ -484,8 +494,8 @@ class Sums final : public Aggregator {
   std::vector<std::vector<uint64_t>> shapes_;
   std::vector<uint64_t> counts_;
   std::vector<std::string> types_;
-  std::vector<ByType> sums_;                    // of each array, by the dtype of the updates
-  std::vector<std::set<std::string>> counted_;  // of each array: dtypes of updates that count
+  std::vector<ByType> sums_;  // of each array, by the dtype of the updates
+  std::vector<std::map<std::string, uint64_t>> counted_;  // of each array: updates of each dtype
   aggregation::WeightTotal total_;
   std::optional<aggregation::Divisor> divisor_;
 };
