@@ -52,6 +52,9 @@ class Aggregator {
   }
   virtual Status RemovePieces(std::span<const Piece> pieces) { return AddPieces(pieces); }
 
+  /// Arrays of replies have one dimension each, of a length of their own.
+  virtual bool AnyLength() const { return false; }
+
   /// Whether what was taken in can be saved, so that its replies need not be kept.
   virtual bool CanSave() const = 0;
   /// Writes all that was taken in, to a file that is new; Load reads it back.

@@ -1,5 +1,6 @@
 #include "superlink/rounds/aggregators.h"
 
+#include "superlink/rounds/bagging.h"
 #include "superlink/rounds/spooled.h"
 #include "superlink/rounds/sums.h"
 
@@ -8,7 +9,7 @@ namespace {
 
 using Kind = aggregation::StrategyKind;
 
-enum class Way { kSums, kOptimised, kSpooled, kPython };
+enum class Way { kSums, kOptimised, kSpooled, kBagging, kPython };
 
 constexpr Way WayOf(Kind kind) {
   switch (kind) {
@@ -27,6 +28,8 @@ constexpr Way WayOf(Kind kind) {
     case Kind::kBulyan:
     case Kind::kQFedAvg:
       return Way::kSpooled;
+    case Kind::kFedXgbBagging:
+      return Way::kBagging;
     default:
       return Way::kPython;
   }
@@ -44,6 +47,8 @@ Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model
       return MakeOptimised(plan, model);
     case Way::kSpooled:
       return MakeSpooled(plan, model);
+    case Way::kBagging:
+      return MakeBagging(model);
     default:
       return Fail(Code::kUnimplemented,
                   fmt::format("strategy {} does not run natively yet", plan.strategy.name()));

@@ -111,7 +111,8 @@ Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
     return state.CollectReplies(*run, open_text_, waker, now);
   });
   if (!found) return false;
-  const Wanted wanted{train_ ? &model_ : nullptr, plan_.Key("weighted_by_key")};
+  const Wanted wanted{train_ ? &model_ : nullptr, plan_.Key("weighted_by_key"),
+                      train_ && aggregator_->AnyLength()};
   for (const auto& bytes : found->messages) {
     RunObjects objects(engine_, run_id_, bytes->tree);
     UMBEL_ASSIGN(Judged judged, Judge(bytes->body, wanted, objects));

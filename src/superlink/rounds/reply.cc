@@ -58,7 +58,9 @@ std::optional<Judged> TakeWeight(const Wanted& wanted, Update& update) {
 }
 
 /// Brings the arrays into the model's order. A mean of complex numbers is no model of real ones.
-std::optional<Judged> FitModel(const Model& model, std::vector<ModelArray> arrays, Update& update) {
+std::optional<Judged> FitModel(const Wanted& wanted, std::vector<ModelArray> arrays,
+                               Update& update) {
+  const Model& model = *wanted.model;
   if (arrays.size() != model.arrays.size())
     return Not(Outcome::kWrongKeys, fmt::format("it has {} arrays, the model has {}", arrays.size(),
                                                 model.arrays.size()));
@@ -69,7 +71,9 @@ std::optional<Judged> FitModel(const Model& model, std::vector<ModelArray> array
     if (found == by_name.end())
       return Not(Outcome::kWrongKeys, fmt::format("it has no array {}", tensor::Quote(want.name)));
     ModelArray& got = *found->second;
-    if (got.npy.shape != want.npy.shape)
+    const bool fits =
+        wanted.any_length ? got.npy.shape.size() == 1 : got.npy.shape == want.npy.shape;
+    if (!fits)
       return Not(Outcome::kWrongShape,
                  fmt::format("array {} has shape [{}], the model's [{}]", tensor::Quote(got.name),
                              fmt::join(got.npy.shape, ", "), fmt::join(want.npy.shape, ", ")));
@@ -116,8 +120,7 @@ Result<Judged> JudgeContent(const flwr::proto::Message& reply, const Wanted& wan
     if (OfOurDisk(opened.error())) return Fail(opened.error());
     return Not(Outcome::kMalformed, opened.error().message);
   }
-  if (auto fault = FitModel(*wanted.model, *std::move(opened), judged.update))
-    return *std::move(fault);
+  if (auto fault = FitModel(wanted, *std::move(opened), judged.update)) return *std::move(fault);
   return judged;
 }
 
@@ -126,7 +129,7 @@ Result<Judged> JudgeContent(const flwr::proto::Message& reply, const Wanted& wan
 std::optional<double> WeightOf(const flower::MetricRecord& metrics, std::string_view key) {
   Update update;
   update.metrics = metrics;
-  if (TakeWeight({nullptr, std::string(key)}, update)) return std::nullopt;
+  if (TakeWeight({nullptr, std::string(key), false}, update)) return std::nullopt;
   return update.weight;
 }
 

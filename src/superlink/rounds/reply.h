@@ -44,6 +44,7 @@ struct Judged {
 struct Wanted {
   const Model* model = nullptr;  // of training; evaluation needs no arrays
   std::string weighted_by_key;
+  bool any_length = false;  // arrays have one dimension, of any size
 };
 
 /// The weight among a reply's metrics; nullopt: there is none that counts.
