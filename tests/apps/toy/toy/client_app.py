@@ -26,7 +26,7 @@ def _work(config, site, server_round):
     if config["slow-site"] not in (-1, site):
         return
     share = 1.0
-    if config["shuffle"]:
+    if config.get("shuffle"):
         share = random.Random(f"{config['shuffle']} {site} {server_round}").random()
     end = time.monotonic() + share * config["train-seconds"]
     while time.monotonic() < end and not (config["gate"] and os.path.exists(config["gate"])):
