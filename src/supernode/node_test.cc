@@ -609,7 +609,8 @@ TEST_F(NodeTest, AKeyThatIsNotKnownAnyMoreIsReplaced) {
   const auto calls = fleet_.Calls("activate-node");
   EXPECT_NE(calls[0].key, calls[1].key);
   process_->AwaitDescribed(R"("node_id":78)");
-  EXPECT_TRUE(Stop().ok());
+  const Status end = Stop();
+  EXPECT_TRUE(end.ok()) << (end.ok() ? "" : end.error().message);
   // It is this node from now on.
   Begin();
   fleet_.AwaitCount("activate-node", 3);
