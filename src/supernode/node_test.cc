@@ -609,6 +609,7 @@ TEST_F(NodeTest, AKeyThatIsNotKnownAnyMoreIsReplaced) {
   const auto calls = fleet_.Calls("activate-node");
   EXPECT_NE(calls[0].key, calls[1].key);
   process_->AwaitDescribed(R"("node_id":78)");
+  process_->AwaitDescribed(R"("connected":true)");  // stopped before that, it says so
   const Status end = Stop();
   EXPECT_TRUE(end.ok()) << (end.ok() ? "" : end.error().message);
   // It is this node from now on.
