@@ -147,7 +147,7 @@ class WireNode:
         self.key = wire.NodeKey("p256")
         self.client = server.client()
         self.call("register-node", fleet_pb2.RegisterNodeFleetRequest(public_key=self.key.pem))
-        request = fleet_pb2.ActivateNodeRequest(public_key=self.key.pem, heartbeat_interval=30)
+        request = fleet_pb2.ActivateNodeRequest(public_key=self.key.pem, heartbeat_interval=600)
         reply = self.call("activate-node", request)
         self.id = fleet_pb2.ActivateNodeResponse.FromString(reply.content).node_id
         self.instruction: wire.Parcel | None = None
@@ -172,7 +172,7 @@ class WireNode:
     def beat(self) -> None:
         self.call(
             "send-node-heartbeat",
-            heartbeat_pb2.SendNodeHeartbeatRequest(node=wire.node(self.id), heartbeat_interval=30),
+            heartbeat_pb2.SendNodeHeartbeatRequest(node=wire.node(self.id), heartbeat_interval=600),
         )
 
     def pull(self, seconds: float = SECONDS) -> wire.Parcel:
