@@ -343,8 +343,7 @@ def demo(args, out: Path, scratch: Path, children: Children, display: Display) -
 
     display.say(f"[1/4] starting {who} on {address}")
     command = server_command(args.server, port)
-    env = environment(scratch, "superlink")
-    children.start("superlink", command, env)
+    children.start("superlink", command, environment(scratch, "superlink"))
     wait_until_healthy(f"http://{address}", children)
 
     which = "stock SuperNodes" if args.nodes == "stock" else "umbel supernodes"

@@ -7,7 +7,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,11 +30,22 @@ from fashion_mnist import data as fashion_data  # noqa: E402
 from fashion_mnist import model as fashion_model  # noqa: E402
 
 
-def curve_of_app(federation: Federation, native: bool) -> list[float]:
+@pytest.fixture(scope="module")
+def changed(folder) -> Path:
+    """The example with one import changed."""
+    app = shutil.copytree(FASHION, folder / "changed", ignore=shutil.ignore_patterns("__pycache__"))
+    server_app = app / "fashion_mnist" / "server_app.py"
+    flowers, ours = "from flwr.serverapp.strategy import", "from umbel.serverapp import"
+    assert flowers in (text := server_app.read_text())
+    server_app.write_text(text.replace(flowers, ours))
+    return app
+
+
+def curve_of_app(federation: Federation, app: Path, native: bool) -> list[float]:
     """Test accuracy after each round, as the ServerApp measures it."""
     out = federation.folder / "out"
     config = {"num-server-rounds": ROUNDS, "output-dir": str(out)}
-    run_id = federation.start(config, federation.build(FASHION))
+    run_id = federation.start(config, federation.build(app))
     federation.wait_status(run_id, "finished:completed", SECONDS)
     federation.wait_gone(federation.serverapps(), 15)
     in_python = "Rounds run in Python" in federation.log(run_id, show=True).output
@@ -59,13 +72,14 @@ def curve_of_run(federation: Federation) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def curves(folder) -> dict[str, list[float]]:
+def curves(folder, changed) -> dict[str, list[float]]:
     found = {}
     for kind in ("upstream", "umbel"):
         with start_server(kind, home=folder / f"{kind}-server") as server:
             options = {"node_configs": SHARES, "node": umbel_node("worker")}
             with Federation(server, folder / kind, **options) as federation:
-                found[kind] = curve_of_app(federation, native=kind == "umbel")
+                app = changed if kind == "umbel" else FASHION
+                found[kind] = curve_of_app(federation, app, native=kind == "umbel")
                 if kind == "umbel":
                     found["run"] = curve_of_run(federation)
     return found

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,12 +109,12 @@ def test_isolation_process(tls, folder):
                 superexec.end()
 
 
-def fashion_digest(federation: Federation, app: Path) -> str:
+def fashion_digest(federation: Federation) -> str:
     """The Fashion-MNIST example's final model, as a hash."""
     out = federation.folder / "out"
     out.mkdir()
     config = {"num-server-rounds": ROUNDS, "output-dir": str(out)}
-    run_id = federation.start(config, federation.build(app))
+    run_id = federation.start(config, federation.build(FASHION))
     federation.wait_status(run_id, "finished:completed", 600)
     federation.wait_gone(federation.serverapps(), 15)
     with np.load(out / "model.npz") as arrays:
@@ -125,17 +123,13 @@ def fashion_digest(federation: Federation, app: Path) -> str:
 
 @pytest.mark.soak
 def test_fashion_mnist_has_the_same_bits_in_every_pairing(folder):
-    # With Flower's own strategy everywhere: ours rounds each mean once, and so more exactly.
-    app = shutil.copytree(FASHION, folder / "fashion", ignore=shutil.ignore_patterns("__pycache__"))
-    server_app = app / "fashion_mnist" / "server_app.py"
-    server_app.write_text(server_app.read_text().replace("umbel.serverapp", "flwr.serverapp.strategy"))
     found = {}
     for server_kind, kind in itertools.product(SERVERS, (STOCK, *OURS)):
         name = f"fashion-{server_kind}-{str(kind).replace('/', '-')}"
         with start_server(server_kind, home=folder / f"{name}-server") as server:
             options = {"node_configs": SHARES, "node": kind}
             with Federation(server, folder / name, **options) as federation:
-                found[server_kind, str(kind)] = fashion_digest(federation, app)
+                found[server_kind, str(kind)] = fashion_digest(federation)
     assert len(set(found.values())) == 1, found
 
 

@@ -11,14 +11,10 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
 
 from . import model
 from .data import load_test
-
-try:  # One import changed: on Umbel the SuperLink runs the rounds, elsewhere this is Flower's class.
-    from umbel.serverapp import FedAvg
-except ImportError:  # Umbel's Python package is not installed here.
-    from flwr.serverapp.strategy import FedAvg
 
 app = ServerApp()
 
