@@ -46,7 +46,7 @@ struct EarlyFold::Reply {
   bool open = false;      // its outline is known
   bool given_up = false;  // folded when it is complete, if at all
   double weight = 0;
-  std::vector<Array> arrays;  // in the model's order
+  std::vector<Array> arrays{};  // in the model's order
 };
 
 EarlyFold::EarlyFold(Engine& engine, RunId run_id, const Model& model, std::string weighted_by_key,
