@@ -24,6 +24,7 @@ from tests.harness.federation import Child, Federation
 from tests.harness.servers import Server, child_env, free_port, wait_until
 
 APP = REPO / "bench" / "apps" / "heavy"  # its FAB; its ClientApp is not used by native nodes
+RUN_SECONDS = 3600.0
 THREADS = int(os.environ.get("UMBEL_BENCH_THREADS", "6"))  # nodes that send at one time
 
 
@@ -106,12 +107,21 @@ def check_received(counted: int, wanted: int, chunks: int) -> None:
 # Runs, and who trains
 
 
-def native_run(federation: Federation, arrays, *flags: object, seconds: float = 3600.0) -> int:
+def native_run(
+    federation: Federation, arrays, *flags: object, trainers: Trainers | None = None
+) -> int:
     """`umbel run` of the heavy app to its end; training only. Returns the id of the run."""
     command = federation.umbel_run(
         arrays, "--watch", "--set", "fraction_evaluate=0", *flags, app=APP
     )
-    done = command.result(seconds)
+
+    def over():
+        if trainers:
+            trainers.check()  # without them the run would wait for ever
+        return not command.running
+
+    wait_until("the rounds end", over, RUN_SECONDS, 0.1)
+    done = command.result(10.0)
     if done.exit_code != 0:
         raise RuntimeError(done.output)
     return done.run_id
@@ -152,6 +162,11 @@ class Trainers:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+
+    def check(self) -> None:
+        """Raises what went wrong, if it has ended."""
+        if self._process.poll() not in (None, 0):
+            raise RuntimeError(self._process.communicate()[1])
 
     def phases(self, seconds: float = 60.0) -> list[dict]:
         """Waits for the end; the times of each phase."""

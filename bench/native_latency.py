@@ -49,7 +49,7 @@ def measure(order, folder):
             with Trainers(server, NODES, 2, "--order", order) as trainers:
                 run_id = native_run(
                     federation, arrays, "--rounds", 1, "--set", "fraction_evaluate=1",
-                    "--set", f"min_available_nodes={NODES}",
+                    "--set", f"min_available_nodes={NODES}", trainers=trainers,
                 )  # fmt: skip
                 train, evaluate = trainers.phases()
                 record = records(server, run_id)[0]

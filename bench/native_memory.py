@@ -35,7 +35,7 @@ def measure(strategy, clients, folder, hostile=False):
             with Watch(server) as watch, Trainers(server, clients, rounds, *flags) as trainers:
                 run_id = native_run(
                     federation, arrays, "--rounds", rounds, "--strategy", strategy,
-                    "--set", f"min_available_nodes={clients}",
+                    "--set", f"min_available_nodes={clients}", trainers=trainers,
                 )  # fmt: skip
                 phases = trainers.phases()
                 told = [one.phase for one in records(server, run_id) if one.kind == "train"]
