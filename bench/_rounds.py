@@ -219,17 +219,24 @@ class Watch:
             self.peaks.disk, self.peaks.parts = sum(parts.values()), parts
 
     def _disk(self) -> dict[str, int]:
-        parts: dict[str, int] = defaultdict(int)
+        found: dict[tuple[int, int], tuple[str, int]] = {}  # each file once, by device and inode
+
+        def count(part: str, path: Path | str) -> None:
+            with contextlib.suppress(OSError):
+                about = os.stat(path, follow_symlinks=part == "deleted")
+                found.setdefault((about.st_dev, about.st_ino), (part, about.st_blocks * 512))
+
         for folder, _, names in os.walk(self._server.home):
             for name in names:
-                with contextlib.suppress(OSError):
-                    blocks = os.lstat(os.path.join(folder, name)).st_blocks
-                    parts[Path(folder).name] += blocks * 512
+                count(Path(folder).name, os.path.join(folder, name))
         for link in Path(f"/proc/{self._server.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 target = os.readlink(link)
                 if target.endswith(" (deleted)") and target.startswith(str(self._server.home)):
-                    parts["deleted"] += os.stat(link).st_blocks * 512
+                    count("deleted", link)
+        parts: dict[str, int] = defaultdict(int)
+        for part, used in found.values():
+            parts[part] += used
         return parts
 
 
