@@ -51,6 +51,21 @@ struct IdleOptions {
 /// end.
 Status RunIdle(const IdleOptions& options);
 
+struct TrainOptions {
+  Endpoint server;
+  size_t nodes = 6;
+  size_t threads = 6;     // nodes at work at one time
+  size_t phases = 1;      // of training and of evaluation, until it ends
+  bool stock = false;     // replies are sent from the chunks up, else the small objects first
+  bool hostile = false;   // the first node's numbers are of all magnitudes
+  double patience = 600;  // seconds without an instruction
+};
+/// Nodes that answer a run which somebody else starts: training with the model and a number of
+/// their own added to every value, a number for each node and phase. The model is in memory once,
+/// and of each reply a few chunks, which are made twice: to be hashed, and to be sent. Prints a
+/// line when the nodes are online, one at the end with the times of each phase.
+Status RunTrain(const TrainOptions& options);
+
 struct HostileOptions {
   Endpoint server;
   std::string fab;

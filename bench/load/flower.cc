@@ -107,7 +107,7 @@ Status FlowerClient::PushObject(const Blob& blob, const std::string& session_id)
   return {};
 }
 
-Result<uint64_t> FlowerClient::PullObject(const ObjectId& id) {
+Result<uint64_t> FlowerClient::PullObject(const ObjectId& id, std::string* keep) {
   pb::PullObjectRequest request;
   request.mutable_node()->set_node_id(node_id_);
   request.set_run_id(run_id_);
@@ -127,12 +127,17 @@ Result<uint64_t> FlowerClient::PullObject(const ObjectId& id) {
     }
     taken += piece.size();
     hash.Update(piece);
+    if (keep != nullptr) keep->append(piece.data(), piece.size());
   };
   UMBEL_ASSIGN(const HttpReply reply, Post("pull-object", std::span(&part, 1), sink));
   if (!content || taken != content->size || hash.Finish() != id)
     return Fail(Code::kDataLoss,
                 fmt::format("object {} came as {} bytes of another", id.Hex(), taken));
   return taken;
+}
+
+double FlowerClient::SentAt() const {
+  return std::chrono::duration<double>(http_.sent_at().time_since_epoch()).count();
 }
 
 }  // namespace umbel::bench

@@ -41,8 +41,11 @@ class FlowerClient {
   /// errors  kFailedPrecondition: answered stored=false.
   Status PushObject(const Blob& blob, const std::string& session_id);
   /// Reads the object and checks that its SHA-256 is its name.
+  /// keep     its bytes are appended there, if not null.
   /// returns  its size; errors  kDataLoss: another hash, or nothing came.
-  Result<uint64_t> PullObject(const ObjectId& id);
+  Result<uint64_t> PullObject(const ObjectId& id, std::string* keep = nullptr);
+  /// When the last request's last byte was handed to the system; seconds since 1970.
+  double SentAt() const;
 
  private:
   FlowerClient(const Endpoint& endpoint, std::string_view prefix)

@@ -72,6 +72,7 @@ Result<HttpReply> HttpClient::Post(std::string_view path, std::string_view heade
   std::copy(parts.begin(), parts.end(), all.begin() + 1);
   auto reply = [&]() -> Result<HttpReply> {
     UMBEL_TRY(socket_->Send(std::span(all).first(parts.size() + 1)));
+    sent_at_ = std::chrono::system_clock::now();
     return ReadReply(sink);
   }();
   if (!reply.ok()) socket_.reset();

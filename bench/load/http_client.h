@@ -1,6 +1,7 @@
 // An HTTP/1.1 client that posts to one server over one kept connection. Belongs to one thread.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <span>
@@ -42,6 +43,8 @@ class HttpClient {
   /// sink     takes the body of a reply with status 200, in pieces.
   Result<HttpReply> Post(std::string_view path, std::string_view headers,
                          std::span<const std::string_view> parts, const Sink& sink = nullptr);
+  /// When the last request's last byte was handed to the system.
+  std::chrono::system_clock::time_point sent_at() const { return sent_at_; }
 
  private:
   Result<HttpReply> ReadReply(const Sink& sink);
@@ -49,6 +52,7 @@ class HttpClient {
   Endpoint endpoint_;
   std::optional<Socket> socket_;
   std::vector<char> buffer_;
+  std::chrono::system_clock::time_point sent_at_;
 };
 
 /// What Post sends before the body.

@@ -51,6 +51,8 @@ int main(int argc, char** argv) {
   MessagesOptions messages;
   IdleOptions idle;
   HostileOptions hostile;
+  TrainOptions train;
+  std::string order = "native";
   std::string direction = "up";
 
   CLI::App* command = app.add_subcommand("objects", "Push, then pull distinct large objects");
@@ -81,6 +83,16 @@ int main(int argc, char** argv) {
   command->add_option("--warm", idle.warm_seconds)->check(CLI::Range(0, 600));
   command->add_option("--seconds", idle.seconds)->check(CLI::Range(1, 3600));
   command->add_option("--close-after", idle.close_after)->check(CLI::Range(0, 3600));
+
+  command = app.add_subcommand("train", "Nodes that train: every reply another one");
+  AddServer(command, server, false);
+  command->add_option("--nodes", train.nodes)->check(CLI::Range(1, 20'000));
+  command->add_option("--threads", train.threads)->check(CLI::Range(1, 64));
+  command->add_option("--phases", train.phases)->check(CLI::Range(1, 1000));
+  command->add_option("--order", order, "Of a reply's objects, as Umbel's or Flower's nodes send")
+      ->check(CLI::IsMember({"native", "stock"}));
+  command->add_flag("--hostile", train.hostile, "One node sends numbers of all magnitudes");
+  command->add_option("--patience", train.patience)->check(CLI::Range(1, 36'000));
 
   for (const auto& [name, help] :
        {std::pair("half-open", "Connections that never send a whole request"),
@@ -115,6 +127,10 @@ int main(int argc, char** argv) {
   } else if (name == "idle") {
     idle.server = *endpoint;
     status = RunIdle(idle);
+  } else if (name == "train") {
+    train.server = *endpoint;
+    train.stock = order == "stock";
+    status = RunTrain(train);
   } else if (name == "signatures") {
     status = SignatureSpeed();
   } else {

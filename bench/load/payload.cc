@@ -7,7 +7,6 @@
 #include <random>
 
 #include "base/clock.h"
-#include "tensor/object.h"
 #include "tensor/sha256.h"
 
 namespace umbel::bench {
@@ -31,25 +30,6 @@ std::string_view Filler(size_t size) {
   }();
   UMBEL_CHECK(size <= filler.size());
   return std::string_view(filler).substr(0, size);
-}
-
-/// An object with its tree, while a parcel is put together.
-struct Part {
-  Blob blob;
-  pb::ObjectTree tree;
-};
-
-Part MakePart(ObjectType type, const std::vector<Part>& children, std::string_view body) {
-  std::vector<ObjectId> ids;
-  Part part;
-  for (const Part& child : children) {
-    ids.push_back(child.blob.id);
-    *part.tree.add_children() = child.tree;
-  }
-  part.blob.own = tensor::MakeObject(type, ids, body);
-  part.blob.id = tensor::ObjectIdOf(part.blob.own);
-  part.tree.set_object_id(part.blob.id.Hex());
-  return part;
 }
 
 Part MakeChunk(uint64_t number, size_t size) {
@@ -85,6 +65,25 @@ std::string ArrayBody(size_t chunks, size_t chunk_bytes) {
       chunks * chunk_bytes, indices);
 }
 
+void Collect(std::vector<Part>& parts, std::vector<Blob>& out) {
+  for (Part& part : parts) out.push_back(std::move(part.blob));
+}
+
+}  // namespace
+
+Part MakePart(ObjectType type, const std::vector<Part>& children, std::string_view body) {
+  std::vector<ObjectId> ids;
+  Part part;
+  for (const Part& child : children) {
+    ids.push_back(child.blob.id);
+    *part.tree.add_children() = child.tree;
+  }
+  part.blob.own = tensor::MakeObject(type, ids, body);
+  part.blob.id = tensor::ObjectIdOf(part.blob.own);
+  part.tree.set_object_id(part.blob.id.Hex());
+  return part;
+}
+
 std::string Deterministic(const google::protobuf::MessageLite& message) {
   std::string bytes;
   google::protobuf::io::StringOutputStream stream(&bytes);
@@ -95,12 +94,7 @@ std::string Deterministic(const google::protobuf::MessageLite& message) {
   return bytes;
 }
 
-void Collect(std::vector<Part>& parts, std::vector<Blob>& out) {
-  for (Part& part : parts) out.push_back(std::move(part.blob));
-}
-
-/// Wraps `records` of a dictionary into a message; `lower` are the objects below those.
-Parcel Finish(const Envelope& envelope, std::vector<Blob> lower, std::vector<Part> records) {
+Parcel Wrap(const Envelope& envelope, std::vector<Blob> lower, std::vector<Part> records) {
   std::vector<Part> dictionary;
   dictionary.push_back(MakePart(ObjectType::kRecordDict, records, Names(records)));
   pb::Message bare;
@@ -110,7 +104,7 @@ Parcel Finish(const Envelope& envelope, std::vector<Blob> lower, std::vector<Par
   metadata->set_dst_node_id(envelope.dst);
   metadata->set_reply_to_message_id(envelope.reply_to);
   metadata->set_ttl(envelope.ttl);
-  metadata->set_message_type("train");
+  metadata->set_message_type(envelope.type);
   metadata->set_created_at(envelope.created_at);
   Part message = MakePart(ObjectType::kMessage, dictionary, Deterministic(bare));
   Parcel parcel;
@@ -125,11 +119,9 @@ Parcel Finish(const Envelope& envelope, std::vector<Blob> lower, std::vector<Par
   return parcel;
 }
 
-}  // namespace
-
 double NowSeconds() { return UnixSeconds(SystemClock().Now()); }
 
-Parcel TinyParcel(const Envelope& envelope) { return Finish(envelope, {}, {}); }
+Parcel TinyParcel(const Envelope& envelope) { return Wrap(envelope, {}, {}); }
 
 Parcel SmallParcel(const Envelope& envelope, uint64_t number) {
   constexpr uint64_t kArrays = 10;
@@ -151,7 +143,7 @@ Parcel SmallParcel(const Envelope& envelope, uint64_t number) {
   item->set_key("server-round");
   item->mutable_value()->set_sint64(static_cast<int64_t>(number));
   records.push_back(MakePart(ObjectType::kConfigRecord, {}, Deterministic(config)));
-  Parcel parcel = Finish(envelope, std::move(lower), std::move(records));
+  Parcel parcel = Wrap(envelope, std::move(lower), std::move(records));
   UMBEL_CHECK(parcel.objects.size() == kSmallParcelObjects);
   return parcel;
 }
@@ -167,7 +159,7 @@ Parcel LargeParcel(const Envelope& envelope, uint64_t number, int chunks, size_t
   std::vector<Blob> lower;
   Collect(parts, lower);
   Collect(arrays, lower);
-  return Finish(envelope, std::move(lower), std::move(records));
+  return Wrap(envelope, std::move(lower), std::move(records));
 }
 
 }  // namespace umbel::bench

@@ -8,6 +8,7 @@
 
 #include "base/ids.h"
 #include "flwr/common.pb.h"
+#include "tensor/object.h"
 
 namespace umbel::bench {
 
@@ -28,6 +29,7 @@ struct Envelope {
   std::string reply_to;
   double created_at = 0;
   double ttl = 3600;
+  std::string type = "train";
 };
 
 struct Parcel {
@@ -46,6 +48,18 @@ Parcel SmallParcel(const Envelope& envelope, uint64_t number);
 inline constexpr int kSmallParcelObjects = 24;
 /// One array of `chunks` chunks of `chunk_bytes`, distinct from one `number` to the next.
 Parcel LargeParcel(const Envelope& envelope, uint64_t number, int chunks, size_t chunk_bytes);
+
+/// An object with its tree, while a parcel is put together.
+struct Part {
+  Blob blob;
+  flwr::proto::ObjectTree tree;
+};
+Part MakePart(tensor::ObjectType type, const std::vector<Part>& children, std::string_view body);
+/// Wraps `records` of a dictionary, named "0", "1", ..., into a message; `lower` are the objects
+/// below those.
+Parcel Wrap(const Envelope& envelope, std::vector<Blob> lower, std::vector<Part> records);
+/// The same bytes each time.
+std::string Deterministic(const google::protobuf::MessageLite& message);
 
 double NowSeconds();
 

@@ -1,6 +1,7 @@
 #include "aggregation/exact_sum.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <thread>
@@ -13,6 +14,8 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 constexpr size_t kCapacityMin = 2;  // what most blocks of float32 end up with
+constexpr size_t kSlotsFrom = 256;  // blocks; below, slots are not worth a mapping
+static_assert(kCapacityMin * kBlock * sizeof(uint64_t) <= LimbSlots::kSlotBytes);
 
 uint64_t LimbBytes(size_t limbs, size_t lanes) { return uint64_t{8} * limbs * lanes; }
 
@@ -82,12 +85,14 @@ Result<ExactSum> ExactSum::Make(ElementType type, uint64_t count, const Options&
 ExactSum::ExactSum(ElementType type, uint64_t count, const Options& options)
     : type_(type), count_(count), budget_(options.budget), kernels_(options.kernels) {
   blocks_.reset(new Block[block_count()]);
+  if (block_count() >= kSlotsFrom) slots_ = LimbSlots(block_count());
 }
 
 ExactSum::~ExactSum() {
   if (blocks_ == nullptr) return;
   if (budget_ != nullptr) budget_->Give(memory_bytes());
-  for (size_t i = 0; i < block_count(); ++i) DeleteLimbs(blocks_[i].limbs);
+  for (size_t i = 0; i < block_count(); ++i)
+    if (blocks_[i].limbs != slots_.At(i)) DeleteLimbs(blocks_[i].limbs);
 }
 
 ExactSum::ExactSum(ExactSum&& other) noexcept = default;
@@ -98,6 +103,7 @@ ExactSum& ExactSum::operator=(ExactSum&& other) noexcept {
   std::swap(budget_, other.budget_);
   std::swap(kernels_, other.kernels_);
   std::swap(blocks_, other.blocks_);
+  std::swap(slots_, other.slots_);
   return *this;
 }
 
@@ -161,24 +167,40 @@ Status ExactSum::SetWindow(size_t index, Window window, size_t capacity) {
 void ExactSum::Move(size_t index, Window window, size_t capacity) {
   Block& block = blocks_[index];
   const size_t lanes = Lanes(index);
-  uint64_t* const limbs = capacity == 0 ? nullptr : NewLimbs(capacity, lanes);
+  uint64_t* const slot = capacity <= kCapacityMin ? slots_.At(index) : nullptr;
+  uint64_t* const limbs = capacity == 0 ? nullptr : slot ? slot : NewLimbs(capacity, lanes);
+  std::array<uint64_t, kCapacityMin * kBlock> kept;
+  const uint64_t* before = block.limbs;
+  if (limbs == block.limbs && limbs != nullptr) {  // within its slot
+    std::copy_n(block.limbs, block.size * lanes, kept.data());
+    before = kept.data();
+  }
   for (size_t k = 0; k < window.size; ++k) {
     uint64_t* const out = limbs + k * lanes;
     const int from = window.low + static_cast<int>(k) - block.low;
     if (block.size == 0 || from < 0) {
       std::fill(out, out + lanes, 0);
     } else if (from < block.size) {
-      std::copy_n(block.limbs + static_cast<size_t>(from) * lanes, lanes, out);
+      std::copy_n(before + static_cast<size_t>(from) * lanes, lanes, out);
     } else {
-      const uint64_t* const top = block.limbs + (block.size - size_t{1}) * lanes;
+      const uint64_t* const top = before + (block.size - size_t{1}) * lanes;
       std::transform(top, top + lanes, out, SignOf);
     }
   }
-  DeleteLimbs(block.limbs);
+  if (limbs != block.limbs) Release(index, block.limbs);
   block.limbs = limbs;
   block.low = static_cast<int16_t>(window.low);
   block.size = static_cast<uint8_t>(window.size);
   block.capacity = static_cast<uint8_t>(capacity);
+}
+
+void ExactSum::Release(size_t index, uint64_t* limbs) {
+  if (limbs == nullptr) return;
+  if (limbs == slots_.At(index)) {
+    slots_.GiveBack(index);
+  } else {
+    DeleteLimbs(limbs);
+  }
 }
 
 /// The smallest window for the values alone; it is unique, which makes checkpoints canonical.

@@ -20,6 +20,7 @@
 #include "aggregation/exact_sum_budget.h"
 #include "aggregation/fold_group.h"
 #include "aggregation/fold_kernels.h"
+#include "aggregation/limb_slots.h"
 #include "aggregation/partial_words.h"
 #include "aggregation/weight_total.h"
 #include "base/result.h"
@@ -161,6 +162,7 @@ class ExactSum {
   Result<Window> WindowFor(const Block& block, Need need) const;
   Status SetWindow(size_t block, Window window, size_t capacity);
   void Move(size_t block, Window window, size_t capacity);
+  void Release(size_t block, uint64_t* limbs);
   Window Needed(size_t block) const;
 
   Status Rounded(const Divisor& divisor, uint64_t first, uint64_t n,
@@ -173,6 +175,7 @@ class ExactSum {
   Budget* budget_;
   const Kernels* kernels_;
   std::unique_ptr<Block[]> blocks_;
+  LimbSlots slots_;  // one a block; none of a small sum
 };
 
 class ExactSum::MergePlan {

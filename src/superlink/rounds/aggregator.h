@@ -43,7 +43,8 @@ class Aggregator {
   virtual Result<std::vector<Refused>> Add(std::vector<Update> updates) = 0;
 
   /// Takes parts of replies in before the rest has come. All of one array, dtype and range. A reply
-  /// that comes to nothing is taken out again piece by piece.
+  /// that comes to nothing is taken out again piece by piece. AddPieces may be called for different
+  /// places at the same time.
   /// errors  as Add; whatever else fails leaves the sums as they were.
   virtual bool CanFoldPieces() const { return false; }
   virtual Status AddPieces(std::span<const Piece> pieces) {

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
+#include "base/parallel_for.h"
 #include "superlink/rounds/reply.h"
 
 namespace umbel::superlink::rounds {
 namespace {
 
-constexpr uint64_t kChunkSize = 5'242'880;  // where Flower cuts an array's bytes
-constexpr size_t kFoldTogether = 4;         // fewer, and the sums are read and written for each
+constexpr uint64_t kChunkSize = 5'242'880;            // where Flower cuts an array's bytes
+constexpr uint64_t kThreadsFrom = uint64_t{1} << 20;  // elements: below, threads cost more
+constexpr size_t kFoldTogether = 4;  // fewer, and the sums are read and written for each
 
 /// The small objects of a reply; its chunks may be missing yet, and are only counted.
 class Outline final : public flower::ObjectSource {
@@ -46,7 +49,7 @@ struct EarlyFold::Reply {
   bool open = false;      // its outline is known
   bool given_up = false;  // folded when it is complete, if at all
   double weight = 0;
-  std::vector<Array> arrays;  // in the model's order
+  std::vector<Array> arrays{};  // in the model's order
 };
 
 EarlyFold::EarlyFold(Engine& engine, RunId run_id, const Model& model, std::string weighted_by_key,
@@ -195,44 +198,59 @@ std::optional<Piece> EarlyFold::PieceOf(Reply& reply, size_t a, size_t c,
 }
 
 Status EarlyFold::FoldWhatIsWorthIt(size_t open) {
+  std::vector<std::vector<Waiting>> groups;
   for (auto at = waiting_.begin(); at != waiting_.end();) {
     // Those that have not sent this place yet may still come; when all have, nobody is waited for.
     if (at->second.size() < kFoldTogether && at->second.size() + folded_[at->first] < open) {
       ++at;
       continue;
     }
-    std::vector<Waiting> group = std::move(at->second);
+    // One dtype at a time; there is hardly ever a second.
+    std::vector<Waiting>& group = at->second;
+    while (!group.empty()) {
+      const auto other = std::stable_partition(group.begin(), group.end(), [&](const Waiting& one) {
+        return one.piece.dtype == group[0].piece.dtype && one.piece.first == group[0].piece.first &&
+               one.piece.count == group[0].piece.count;
+      });
+      groups.emplace_back(std::make_move_iterator(group.begin()), std::make_move_iterator(other));
+      group.erase(group.begin(), other);
+    }
     at = waiting_.erase(at);
-    UMBEL_TRY(Fold(std::move(group)));
   }
+  return Fold(groups);
+}
+
+/// Different places side by side, where more than one is waiting.
+Status EarlyFold::Fold(std::vector<std::vector<Waiting>>& groups) {
+  std::vector<Status> folded(groups.size());
+  uint64_t elements = 0;
+  for (const auto& group : groups) elements += group.size() * group[0].piece.count;
+  const size_t threads = elements < kThreadsFrom ? 1 : HardwareThreads();
+  UMBEL_TRY(ParallelFor(groups.size(), threads, [&](size_t g) -> Status {
+    std::vector<Piece> pieces;
+    for (const Waiting& one : groups[g]) pieces.push_back(one.piece);
+    folded[g] = aggregator_.AddPieces(pieces);
+    return {};
+  }));
+  for (size_t g = 0; g < groups.size(); ++g) UMBEL_TRY(Note(groups[g], folded[g]));
   return {};
 }
 
-Status EarlyFold::Fold(std::vector<Waiting> group) {
-  // One dtype at a time; there is hardly ever a second.
-  while (!group.empty()) {
-    const auto other = std::stable_partition(group.begin(), group.end(), [&](const Waiting& one) {
-      return one.piece.dtype == group[0].piece.dtype && one.piece.first == group[0].piece.first &&
-             one.piece.count == group[0].piece.count;
-    });
-    std::vector<Piece> pieces;
-    for (auto it = group.begin(); it != other; ++it) pieces.push_back(it->piece);
-    const Status folded = aggregator_.AddPieces(pieces);
-    if (!folded.ok() && (folded.error().code == Code::kUnavailable)) return folded;
-    for (auto it = group.begin(); it != other; ++it) {
-      Reply& reply = *replies_.at(it->instruction);
-      if (folded.ok() && !reply.given_up) {
-        ++folded_[{it->piece.array, it->chunk}];
-        reply.arrays[it->piece.array].folded[it->chunk] = std::move(it->piece);
-      } else if (folded.ok()) {
-        UMBEL_TRY(aggregator_.RemovePieces({&it->piece, 1}));
-      } else {
-        // One of them is at fault, or they are too much: each is judged by itself when it is whole.
-        reply.given_up = true;
-        UMBEL_TRY(Retract(reply));
-      }
+/// What became of a group.
+Status EarlyFold::Note(std::vector<Waiting>& group, const Status& folded) {
+  if (!folded.ok() && folded.error().code == Code::kUnavailable) return folded;
+  for (Waiting& one : group) {
+    Reply& reply = *replies_.at(one.instruction);
+    if (folded.ok() && !reply.given_up) {
+      ++folded_[{one.piece.array, one.chunk}];
+      reply.arrays[one.piece.array].folded[one.chunk] = std::move(one.piece);
+    } else if (folded.ok()) {
+      UMBEL_TRY(aggregator_.RemovePieces({&one.piece, 1}));
+    } else {
+      // One of them is at fault, or they are too much: each is judged by itself when it is whole.
+      reply.given_up = true;
+      UMBEL_TRY(Retract(reply));
     }
-    group.erase(group.begin(), other);
   }
   return {};
 }

@@ -54,7 +54,8 @@ class EarlyFold {
   std::optional<Piece> PieceOf(Reply& reply, size_t array, size_t chunk,
                                std::shared_ptr<const ChunkPlace> place);
   Status FoldWhatIsWorthIt(size_t open);
-  Status Fold(std::vector<Waiting> group);
+  Status Fold(std::vector<std::vector<Waiting>>& groups);
+  Status Note(std::vector<Waiting>& group, const Status& folded);
   Status Retract(Reply& reply);
 
   Engine& engine_;

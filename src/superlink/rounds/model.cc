@@ -1,6 +1,7 @@
 #include "superlink/rounds/model.h"
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
 
 #include "base/parallel_for.h"
@@ -65,13 +66,14 @@ struct Layout {
   std::vector<size_t> cuts;
 };
 
-/// One chunk's object.
-Result<std::string> FillCut(const NewArray& array, const Layout& layout, const Cut& cut) {
-  std::string whole =
+/// One chunk's object. `whole` may hold an earlier one, whose memory is used again.
+Status FillCut(const NewArray& array, const Layout& layout, const Cut& cut, std::string& whole) {
+  std::string head =
       fmt::format("{}  {}", tensor::ObjectTypeName(ObjectType::kArrayChunk), cut.size);
-  whole.push_back('\0');
-  const size_t data = whole.size();
+  head.push_back('\0');
+  const size_t data = head.size();
   whole.resize(data + static_cast<size_t>(cut.size));
+  std::copy(head.begin(), head.end(), whole.begin());
   uint64_t begin = cut.begin;
   std::span<char> out(whole.data() + data, static_cast<size_t>(cut.size));
   if (begin < layout.head.size()) {
@@ -82,18 +84,18 @@ Result<std::string> FillCut(const NewArray& array, const Layout& layout, const C
     begin += take;
   }
   const uint64_t first = (begin - layout.head.size()) / layout.item;
-  if (!out.empty()) UMBEL_TRY(array.fill(first, out.size() / layout.item, out));
-  return whole;
+  if (out.empty()) return {};
+  return array.fill(first, out.size() / layout.item, out);
 }
 
 /// Puts it where it stays.
-Status StoreCut(Engine& engine, RunId run_id, std::string whole, Cut& cut) {
+Status StoreCut(Engine& engine, RunId run_id, const std::string& whole, Cut& cut) {
   store::ObjectRow& row = cut.object.row;
   row.run_id = run_id;
   row.object_id = cut.id;
   row.size = whole.size();
   if (whole.size() < kInlineMax) {
-    row.content = std::move(whole);
+    row.content = whole;
     return {};
   }
   UMBEL_ASSIGN(const store::Extent extent, engine.segments().Allocate(run_id, whole.size()));
@@ -105,21 +107,23 @@ Status StoreCut(Engine& engine, RunId run_id, std::string whole, Cut& cut) {
   return {};
 }
 
-/// A few chunks at once, because they are hashed side by side.
+/// A few chunks at once, because they are hashed side by side. `wholes` is room for them: fresh
+/// memory for each would cost as much as hashing it.
 Status WriteCuts(Engine& engine, RunId run_id, const std::vector<NewArray>& arrays,
-                 const std::vector<Layout>& layouts, std::span<Cut> cuts) {
-  std::vector<std::string> wholes;
+                 const std::vector<Layout>& layouts, std::span<Cut> cuts,
+                 std::vector<std::string>& wholes) {
   std::vector<std::string_view> views;
-  for (const Cut& cut : cuts) {
-    UMBEL_ASSIGN(std::string whole, FillCut(arrays[cut.array], layouts[cut.array], cut));
-    wholes.push_back(std::move(whole));
+  wholes.resize(std::max(wholes.size(), cuts.size()));
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    const Cut& cut = cuts[i];
+    UMBEL_TRY(FillCut(arrays[cut.array], layouts[cut.array], cut, wholes[i]));
+    views.push_back(wholes[i]);
   }
-  views.assign(wholes.begin(), wholes.end());
   std::vector<ObjectId> ids(cuts.size());
   tensor::Sha256Many(views, ids);
   for (size_t i = 0; i < cuts.size(); ++i) {
     cuts[i].id = ids[i];
-    UMBEL_TRY(StoreCut(engine, run_id, std::move(wholes[i]), cuts[i]));
+    UMBEL_TRY(StoreCut(engine, run_id, wholes[i], cuts[i]));
   }
   return {};
 }
@@ -233,10 +237,20 @@ Result<TreeNode> WriteRecord(Engine& engine, RunId run_id, const std::vector<New
   // A thread costs more than a small model does.
   const size_t threads = cuts.size() > arrays.size() + 1 ? HardwareThreads() : 1;
   const size_t together = std::clamp<size_t>(cuts.size() / threads, 1, kHashTogether);
+  std::mutex mutex;
+  std::vector<std::vector<std::string>> rooms;  // of threads that are between two tasks
   UMBEL_TRY(ParallelFor((cuts.size() + together - 1) / together, threads, [&](size_t task) {
     const std::span<Cut> group =
         std::span(cuts).subspan(task * together, std::min(together, cuts.size() - task * together));
-    return WriteCuts(engine, run_id, arrays, layouts, group);
+    std::vector<std::string> room;
+    {
+      const std::lock_guard lock(mutex);
+      if (!rooms.empty()) room.swap(rooms.back()), rooms.pop_back();
+    }
+    const Status written = WriteCuts(engine, run_id, arrays, layouts, group, room);
+    const std::lock_guard lock(mutex);
+    rooms.push_back(std::move(room));
+    return written;
   }));
   TreeNode root;
   std::vector<ObjectId> array_ids;

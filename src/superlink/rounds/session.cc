@@ -56,7 +56,10 @@ class SessionImpl final : public Session {
     Result<bool> moved = true;
     while (!gone_ && phase() != Phase::kEnded) {
       desk_.Answer(plan_, progress_, model_);
-      if (plan_.stepped && progress_.step() >= desk_.granted()) return std::nullopt;
+      if (plan_.stepped && progress_.step() >= desk_.granted()) {
+        ended_.reset();
+        return std::nullopt;
+      }
       wait_until_ = Now() + kLookAgain;
       moved = collector_ ? Look() : Ask();
       if (!moved.ok()) break;
@@ -162,6 +165,7 @@ class SessionImpl final : public Session {
       return drawn;
     });
     if (cohort.nodes.empty()) {
+      ended_.reset();
       if (!std::exchange(said_waiting_, true))
         Say(fmt::format("waiting for nodes: {} online, {} needed", cohort.online, cohort.needed));
       return false;
@@ -187,12 +191,14 @@ class SessionImpl final : public Session {
     }
     Move(PhaseEvent::kAsked);
     UMBEL_TRY(Push(std::move(made)));
+    ended_.reset();
     if (!gone_) UMBEL_TRY(Collect());
     return true;
   }
 
   /// Nobody is to be asked in this phase.
   Result<bool> Skip(bool train) {
+    ended_.reset();
     last_metrics_.clear();
     UMBEL_TRY(KeepStep(train, true));
     const bool last = !train && LastRound();
@@ -357,7 +363,7 @@ class SessionImpl final : public Session {
     const std::vector<ObjectId> withdrawn = collector_->Instructions();
     store::RoundRow row = Tell(record);
     UMBEL_TRY(Save(std::move(objects), withdrawn, {store::PutRound{std::move(row)}}));
-    collector_.reset();
+    ended_ = std::move(collector_);
     Say(DescribeRecord(record));
     return {};
   }
@@ -411,6 +417,7 @@ class SessionImpl final : public Session {
     std::vector<ObjectId> withdrawn;
     if (collector_) withdrawn = collector_->Instructions();
     collector_.reset();
+    ended_.reset();
     progress_.clear_asked();
     std::string failure = progress_.failure();
     if (const Status kept = KeepModel(); !kept.ok() && failure.empty())
@@ -473,6 +480,7 @@ class SessionImpl final : public Session {
   bool gone_ = false;  // the run is over, or its data is
 
   std::unique_ptr<Collector> collector_;  // while replies are collected
+  std::unique_ptr<Collector> ended_;      // giving back its memory is not what nodes wait for
   WallTime deadline_;
   WallTime wait_until_;
   WallTime wait_began_;

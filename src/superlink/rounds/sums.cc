@@ -212,6 +212,7 @@ class Sums final : public Aggregator {
   using ByType = std::map<std::string, ExactSum>;
 
   Result<ExactSum*> SumFor(size_t array, ElementType type) {
+    const std::lock_guard lock(mutex_);
     ByType& sums = sums_[array];
     const std::string key = type.Descr();
     const auto found = sums.find(key);
@@ -494,6 +495,7 @@ class Sums final : public Aggregator {
   std::vector<std::vector<uint64_t>> shapes_;
   std::vector<uint64_t> counts_;
   std::vector<std::string> types_;
+  std::mutex mutex_;          // of the maps below, not of the sums in them
   std::vector<ByType> sums_;  // of each array, by the dtype of the updates
   std::vector<std::map<std::string, uint64_t>> counted_;  // of each array: updates of each dtype
   aggregation::WeightTotal total_;
