@@ -119,9 +119,12 @@ TEST(Kernels, AreThoseThatAreAllowed) {
   };
   EXPECT_EQ(name_of_best({}), "generic");
   const CpuFeatures present = PresentCpu();
-  if (present.avx2) EXPECT_EQ(name_of_best({.avx2 = true}), "avx2");
-  if (present.avx512)
+  if (present.avx2) {
+    EXPECT_EQ(name_of_best({.avx2 = true}), "avx2");
+  }
+  if (present.avx512) {
     EXPECT_TRUE(name_of_best({.avx2 = true, .avx512 = true}).starts_with("avx512"));
+  }
 }
 
 }  // namespace
