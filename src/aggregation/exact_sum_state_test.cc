@@ -316,5 +316,48 @@ TEST(ExactSumState, ReadAsAnotherTypeKeepsTheValueAndMerges) {
   EXPECT_EQ(out[1], 1e300);
 }
 
+/// A large sum has a slot for each of its blocks; some outgrow it and come back, each part by
+/// itself a small sum that has none.
+TEST(ExactSumState, ALargeSumIsItsParts) {
+  Random random(7);
+  constexpr size_t kLarge = 300 * kBlock + 70;
+  constexpr size_t kPart = 10 * kBlock;
+  const Clients ordinary =
+      MakeClients<float>(Data::kGaussian, Weights::kExamples, 5, kLarge, random);
+  const Clients wild = MakeClients<float>(Data::kHostile, Weights::kHostile, 2, kLarge, random);
+  Budget budget(uint64_t{1} << 30);
+  ExactSum sum = NewSum(&budget, kLarge);
+  const auto check = [&](bool with_wild) {
+    std::vector<float> whole(kLarge);
+    ASSERT_TRUE(sum.Sum(0, kLarge, std::as_writable_bytes(std::span(whole))).has_value());
+    for (size_t at = 0; at < kLarge; at += kPart) {
+      const size_t n = std::min(kPart, kLarge - at);
+      ExactSum part = NewSum(nullptr, n);
+      ASSERT_TRUE(part.Fold(Range(ordinary, All(ordinary), at, n), 0, n).has_value());
+      if (with_wild) {
+        ASSERT_TRUE(part.Fold(Range(wild, All(wild), at, n), 0, n).has_value());
+      }
+      std::vector<float> out(n);
+      ASSERT_TRUE(part.Sum(0, n, std::as_writable_bytes(std::span(out))).has_value());
+      ASSERT_TRUE(std::equal(out.begin(), out.end(), whole.begin() + static_cast<ptrdiff_t>(at)));
+    }
+  };
+  FoldAll(sum, ordinary);
+  const std::string before = Words(sum);
+  check(false);
+  const uint64_t small = sum.memory_bytes();
+  FoldAll(sum, wild);
+  check(true);
+  EXPECT_GT(sum.memory_bytes(), small);
+  ASSERT_TRUE(sum.Remove(Range(wild, All(wild), 0, kLarge), 0, kLarge).has_value());
+  sum.Compact();
+  check(false);
+  EXPECT_LE(sum.memory_bytes(), small);
+  EXPECT_EQ(budget.used(), sum.memory_bytes());
+  EXPECT_EQ(Words(sum), before);
+  FoldAll(sum, wild);
+  check(true);
+}
+
 }  // namespace
 }  // namespace umbel::aggregation

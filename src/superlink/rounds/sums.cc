@@ -25,7 +25,7 @@ using aggregation::ExactSum;
 // Sums may take this many bytes: twice what ordinary float32 needs is out of bounds for a whole
 // model, so that magnitudes chosen to be hostile cost their sender the round and nobody the memory.
 constexpr double kSumModels = 5.5;
-constexpr uint64_t kSumBytes = uint64_t{48} << 20;
+constexpr uint64_t kSumBytes = uint64_t{32} << 20;
 
 constexpr uint64_t kTaskElements = uint64_t{64}
                                    << 10;  // 256 KiB of float32: stays in a core's cache
