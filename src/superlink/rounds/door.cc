@@ -59,13 +59,20 @@ Task<Status> StartNativeRun(Site& site, Exchange& exchange) {
   co_return co_await ReplyMessage(exchange, response);
 }
 
+/// ended  the run is gone from the State, a moment before its last record is durable.
+Result<std::vector<store::RoundRow>> ReadRecords(store::Store& store, RunId run_id, uint64_t after,
+                                                 bool ended) {
+  if (ended) UMBEL_TRY(store.Drain());
+  return store.ReadRounds(run_id, after, kRowsTogether);
+}
+
 /// For callers that read whole answers: a long poll.
 Task<Status> WatchOnce(Site& site, Exchange& exchange, RunId run_id, uint64_t after) {
   const HoldPlan plan = PlanHold(exchange, true);
   for (bool last = false;;) {
     const auto before = LogVersion(site, run_id);
-    const auto read = [&store = site.engine.store(), run_id, after] {
-      return store.ReadRounds(run_id, after, kRowsTogether);
+    const auto read = [&store = site.engine.store(), run_id, after, ended = !before] {
+      return ReadRecords(store, run_id, after, ended);
     };
     const auto rows = co_await OnPool(site, exchange, read);
     if (!rows.ok()) co_return Fail(rows.error());
@@ -99,8 +106,8 @@ Task<Status> WatchRounds(Site& site, Exchange& exchange) {
   for (uint64_t after = request.after();;) {
     // Asked before reading: what is told meanwhile shows as a change.
     const auto before = LogVersion(site, run_id);
-    const auto read = [&store = site.engine.store(), run_id, after] {
-      return store.ReadRounds(run_id, after, kRowsTogether);
+    const auto read = [&store = site.engine.store(), run_id, after, ended = !before] {
+      return ReadRecords(store, run_id, after, ended);
     };
     const auto rows = co_await OnPool(site, exchange, read);
     if (!rows.ok()) co_return Fail(rows.error());
