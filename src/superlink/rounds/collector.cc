@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "flower/record_bytes.h"
 #include "superlink/rounds/aggregators.h"
 #include "superlink/rounds/report.h"
 #include "umbel/rounds.pb.h"
@@ -12,7 +11,6 @@ namespace pb = ::umbel::rounds;
 namespace {
 
 constexpr size_t kFoldTogether = 4;  // updates: fewer, and the sums are read and written for each
-constexpr uint64_t kMetricsMax = uint64_t{64} << 20;
 
 ObjectId ToId(std::string_view bytes) {
   ObjectId id;
@@ -30,8 +28,7 @@ Result<Part> DecodePart(const pb::Answered& answered) {
   part.seconds = answered.outcome().seconds();
   part.bytes = answered.outcome().bytes();
   part.folded = answered.folded();
-  flower::Budget budget{kMetricsMax};
-  UMBEL_ASSIGN(part.metrics, flower::DecodeMetrics(answered.metrics().SerializeAsString(), budget));
+  UMBEL_ASSIGN(part.metrics, DecodeMetrics(answered.metrics()));
   return part;
 }
 
@@ -45,8 +42,7 @@ Status EncodePart(const ObjectId& instruction, const Part& part, pb::Answered* o
   out->mutable_outcome()->set_seconds(part.seconds);
   out->mutable_outcome()->set_bytes(part.bytes);
   out->set_weight(part.weight);
-  UMBEL_ASSIGN(const std::string metrics, flower::EncodeMetrics(part.metrics));
-  out->mutable_metrics()->ParseFromString(metrics);
+  UMBEL_TRY(EncodeMetrics(part.metrics, out->mutable_metrics()));
   out->set_folded(part.folded);
   return {};
 }
@@ -212,9 +208,9 @@ std::vector<std::pair<ObjectId, const Part*>> Collector::Accepted() const {
   return used;
 }
 
-flower::MetricRecord Collector::MeanMetrics() const {
-  std::vector<WeightedMetrics> metrics;
-  for (const auto& [id, part] : Accepted()) metrics.push_back({part->weight, &part->metrics});
+Result<flower::MetricRecord> Collector::MeanMetrics() const {
+  std::vector<const flower::MetricRecord*> metrics;
+  for (const auto& [id, part] : Accepted()) metrics.push_back(&part->metrics);
   return rounds::MeanMetrics(metrics, plan_.Key("weighted_by_key"));
 }
 

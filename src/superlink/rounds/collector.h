@@ -73,7 +73,7 @@ class Collector {
   /// Those that count and, of training that is closed, were used; by node: the order of arrival
   /// shows nowhere.
   std::vector<std::pair<ObjectId, const Part*>> Accepted() const;
-  flower::MetricRecord MeanMetrics() const;
+  Result<flower::MetricRecord> MeanMetrics() const;
   void Describe(::umbel::rounds::Phase* phase) const;
   /// Who does not count and why, for a person.
   std::string Reasons() const;

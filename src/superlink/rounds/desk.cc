@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "flower/record_bytes.h"
 #include "superlink/rounds/machine.h"
 #include "superlink/rounds/report.h"
 #include "umbel/rounds.pb.h"
@@ -15,11 +14,9 @@ namespace {
 
 constexpr int kErrorUnknown = 0;  // Flower's code
 constexpr uint64_t kRowsTogether = 1000;
-constexpr uint64_t kMetricsMax = uint64_t{64} << 20;
 
 flower::MetricRecord FromProto(const flwr::proto::MetricRecord& metrics) {
-  flower::Budget budget{kMetricsMax};
-  auto read = flower::DecodeMetrics(metrics.SerializeAsString(), budget);
+  auto read = DecodeMetrics(metrics);
   return read.ok() ? *std::move(read) : flower::MetricRecord{};
 }
 

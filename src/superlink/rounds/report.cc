@@ -2,28 +2,36 @@
 
 #include <fmt/ranges.h>
 
-#include "aggregation/exact_scalar.h"
-#include "tensor/quote.h"
+#include <algorithm>
+
+#include "aggregation/metrics.h"
+#include "flower/record_bytes.h"
 #include "umbel/rounds.pb.h"
 
 namespace umbel::superlink::rounds {
 namespace {
 
-std::vector<double> Numbers(const flower::MetricValue& value) {
+constexpr uint64_t kMetricsMax = uint64_t{64} << 20;  // bytes in memory, of one record
+
+/// What values of one key must share to have a mean.
+struct Form {
+  bool list = false;
+  size_t length = 1;
+  bool operator==(const Form&) const = default;
+};
+
+Form FormOf(const flower::MetricValue& value) {
   return std::visit(
-      [](const auto& held) -> std::vector<double> {
-        if constexpr (std::is_arithmetic_v<std::decay_t<decltype(held)>>) {
-          return {static_cast<double>(held)};
+      [](const auto& held) -> Form {
+        if constexpr (requires { held.begin(); }) {
+          return {true, held.size()};
         } else {
-          std::vector<double> out;
-          for (const auto element : held) out.push_back(static_cast<double>(element));
-          return out;
+          static_cast<void>(held);
+          return {};
         }
       },
       value);
 }
-
-bool IsList(const flower::MetricValue& value) { return value.index() >= 3; }
 
 const flower::MetricValue* Find(const flower::MetricRecord& metrics, std::string_view key) {
   for (const auto& [name, value] : metrics)
@@ -72,43 +80,45 @@ std::string DescribeRecord(const ::umbel::rounds::RoundRecord& record) {
   return text;
 }
 
-flower::MetricRecord MeanMetrics(const std::vector<WeightedMetrics>& replies,
-                                 std::string_view weighted_by_key) {
-  flower::MetricRecord means;
-  if (replies.empty()) return means;
-  aggregation::ExactScalar total;
-  for (const WeightedMetrics& reply : replies) static_cast<void>(total.Add(reply.weight));
-  for (const auto& [key, first] : *replies[0].metrics) {
-    if (key == weighted_by_key) continue;
-    const bool list = IsList(first);
-    const size_t length = Numbers(first).size();
-    std::vector<aggregation::ExactScalar> sums(length);
-    bool all = true;
-    for (const WeightedMetrics& reply : replies) {
-      const flower::MetricValue* value = Find(*reply.metrics, key);
-      all = value != nullptr && IsList(*value) == list;
-      const std::vector<double> numbers = all ? Numbers(*value) : std::vector<double>();
-      all = all && numbers.size() == length;
-      for (size_t i = 0; all && i < length; ++i)
-        all = sums[i].AddProduct(numbers[i], reply.weight).ok();
-      if (!all) break;
-    }
-    if (!all) continue;
-    std::vector<double> mean;
-    for (const auto& sum : sums) mean.push_back(*aggregation::RoundedQuotient(sum, total));
-    if (list) {
-      means.emplace_back(key, std::move(mean));
-    } else {
-      means.emplace_back(key, mean[0]);
-    }
+Result<flower::MetricRecord> MeanMetrics(const std::vector<const flower::MetricRecord*>& replies,
+                                         std::string_view weighted_by_key) {
+  if (replies.empty()) return flower::MetricRecord{};
+  std::vector<flower::MetricRecord> shared(replies.size());
+  for (const auto& [key, first] : *replies[0]) {
+    const Form form = FormOf(first);
+    std::vector<const flower::MetricValue*> values;
+    for (const flower::MetricRecord* reply : replies) values.push_back(Find(*reply, key));
+    if (!std::all_of(values.begin(), values.end(),
+                     [&](const auto* value) { return value != nullptr && FormOf(*value) == form; }))
+      continue;
+    for (size_t i = 0; i < values.size(); ++i) shared[i].emplace_back(key, *values[i]);
   }
-  return means;
+  return aggregation::MeanOfMetrics(shared, weighted_by_key);
 }
 
 std::optional<double> MetricOf(const flower::MetricRecord& metrics, std::string_view key) {
   const flower::MetricValue* value = Find(metrics, key);
-  if (value == nullptr || IsList(*value)) return std::nullopt;
-  return Numbers(*value)[0];
+  if (value == nullptr) return std::nullopt;
+  return std::visit(
+      [](const auto& held) -> std::optional<double> {
+        if constexpr (requires { held.begin(); }) {
+          return std::nullopt;
+        } else {
+          return static_cast<double>(held);
+        }
+      },
+      *value);
+}
+
+Status EncodeMetrics(const flower::MetricRecord& metrics, flwr::proto::MetricRecord* out) {
+  UMBEL_ASSIGN(const std::string bytes, flower::EncodeMetrics(metrics));
+  out->ParseFromString(bytes);
+  return {};
+}
+
+Result<flower::MetricRecord> DecodeMetrics(const flwr::proto::MetricRecord& metrics) {
+  flower::Budget budget{kMetricsMax};
+  return flower::DecodeMetrics(metrics.SerializeAsString(), budget);
 }
 
 Result<std::optional<StepRequest>> ReadStepRequest(const ObjectId& message, RunObjects& objects) {

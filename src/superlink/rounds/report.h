@@ -10,6 +10,10 @@
 #include "superlink/rounds/model.h"
 #include "superlink/rounds/plan.h"
 
+namespace flwr::proto {
+class MetricRecord;
+}  // namespace flwr::proto
+
 namespace umbel::rounds {
 class RoundRecord;
 }  // namespace umbel::rounds
@@ -20,14 +24,17 @@ namespace umbel::superlink::rounds {
 std::string DescribePlan(const Plan& plan, const Model& model);
 std::string DescribeRecord(const ::umbel::rounds::RoundRecord& record);
 
-struct WeightedMetrics {
-  double weight = 0;
-  const flower::MetricRecord* metrics = nullptr;
-};
-/// Weighted means of every metric but the weight, lists element by element, summed exactly. A key
-/// that not all have, or not all in one length, has no mean.
-flower::MetricRecord MeanMetrics(const std::vector<WeightedMetrics>& replies,
-                                 std::string_view weighted_by_key);
+/// aggregation::MeanOfMetrics of the keys that all replies have, in one length: a node that
+/// measures otherwise does not fail the round. No replies have no metrics.
+///
+/// errors  kInvalidArgument: a reply without a weight, which Judge does not accept.
+Result<flower::MetricRecord> MeanMetrics(const std::vector<const flower::MetricRecord*>& replies,
+                                         std::string_view weighted_by_key);
+
+/// Between a record and its message, as a session's progress has it.
+/// errors  kInvalidArgument, as flower::EncodeMetrics and DecodeMetrics.
+Status EncodeMetrics(const flower::MetricRecord& metrics, flwr::proto::MetricRecord* out);
+Result<flower::MetricRecord> DecodeMetrics(const flwr::proto::MetricRecord& metrics);
 
 /// A metric that is one number.
 std::optional<double> MetricOf(const flower::MetricRecord& metrics, std::string_view key);

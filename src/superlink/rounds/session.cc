@@ -6,7 +6,6 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "flower/record_bytes.h"
 #include "flwr/common.pb.h"
 #include "superlink/rounds/aggregators.h"
 #include "superlink/rounds/cohort.h"
@@ -313,6 +312,7 @@ class SessionImpl final : public Session {
         Say(fmt::format("the model stays as it is: {}", next.error().message));
       }
     }
+    UMBEL_ASSIGN(last_metrics_, collector_->MeanMetrics());
     const std::string before = progress_.checkpoint();
     progress_.clear_checkpoint();
     UMBEL_TRY(CommitPhase(PhaseEvent::kClosed, std::move(objects), closed));
@@ -331,7 +331,7 @@ class SessionImpl final : public Session {
   Status CloseEvaluate() {
     const WallTime closed = Now();
     UMBEL_TRY(collector_->Close());
-    last_metrics_ = collector_->MeanMetrics();
+    UMBEL_ASSIGN(last_metrics_, collector_->MeanMetrics());
     CountRound(plan_.stop, last_metrics_, &progress_);
     if (plan_.keep != Keep::kLast) UMBEL_TRY(KeepModel());
     return CommitPhase(LastRound() ? PhaseEvent::kStopped : PhaseEvent::kClosed, {}, closed);
@@ -346,15 +346,13 @@ class SessionImpl final : public Session {
   /// The end of a phase becomes durable: its record, the next model, and nothing is asked any more.
   Status CommitPhase(PhaseEvent event, std::vector<State::ModelObject> objects, WallTime closed) {
     const bool train = training();
-    last_metrics_ = collector_->MeanMetrics();
     pb::RoundRecord record = Record(train ? "train" : "evaluate");
     pb::Phase* told = record.mutable_phase();
     collector_->Describe(told);
     told->set_seconds_waited(progress_.waited());
     told->set_seconds_collected(UnixSeconds(closed) - progress_.asked_at());
     told->set_seconds_closed(std::chrono::duration<double>(Now() - closed).count());
-    UMBEL_ASSIGN(const std::string metrics, flower::EncodeMetrics(last_metrics_));
-    told->mutable_metrics()->ParseFromString(metrics);
+    UMBEL_TRY(EncodeMetrics(last_metrics_, told->mutable_metrics()));
     UMBEL_TRY(KeepStep(train, false));
     progress_.clear_asked();
     progress_.clear_answered();
@@ -378,8 +376,7 @@ class SessionImpl final : public Session {
     step->set_kind(train ? "train" : "evaluate");
     step->set_skipped(skipped);
     if (skipped) return {};
-    UMBEL_ASSIGN(const std::string metrics, flower::EncodeMetrics(last_metrics_));
-    step->mutable_metrics()->ParseFromString(metrics);
+    UMBEL_TRY(EncodeMetrics(last_metrics_, step->mutable_metrics()));
     for (const auto& [id, part] : collector_->Accepted())
       UMBEL_TRY(EncodePart(id, *part, step->add_replies()));
     step->set_failures(static_cast<uint32_t>(collector_->asked() - collector_->accepted()));
