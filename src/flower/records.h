@@ -29,6 +29,10 @@ using ConfigValue = std::variant<bool, int64_t, uint64_t, double, std::string, B
                                  std::vector<bool>, std::vector<int64_t>, std::vector<uint64_t>,
                                  std::vector<double>, std::vector<std::string>, std::vector<Bytes>>;
 
+/// Bytes, after which the next chunk of an array begins: Flower's
+/// FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE.
+inline constexpr uint64_t kArrayChunkSize = 5'242'880;
+
 /// An array's bytes are an NPY file (stype "numpy.ndarray"), in pieces of a spool's file, in order.
 struct ArrayRef {
   std::string dtype;  // "float32"

@@ -19,7 +19,6 @@ namespace pb = flwr::proto;
 using tensor::ObjectType;
 using tensor::TreeNode;
 
-constexpr uint64_t kChunkSize = 5'242'880;  // Flower's FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 constexpr uint64_t kReadSize = uint64_t{256} << 10;
 
 /// An object's children, each once, in order of first appearance.
@@ -51,7 +50,7 @@ class Cutter {
   /// The pieces of the next chunk; none at the end.
   std::vector<FileRange> Next() {
     std::vector<FileRange> cut;
-    for (uint64_t room = kChunkSize; room > 0 && at_ < pieces_.size();) {
+    for (uint64_t room = kArrayChunkSize; room > 0 && at_ < pieces_.size();) {
       const FileRange& piece = pieces_[at_];
       const FileRange part{piece.offset + done_, std::min(room, piece.size - done_)};
       room -= part.size;

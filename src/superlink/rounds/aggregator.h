@@ -16,6 +16,9 @@
 
 namespace umbel::superlink::rounds {
 
+/// Updates that are waited for: with fewer, sums are read and written for each.
+inline constexpr size_t kFoldTogether = 4;
+
 /// Elements of one array that lie in one chunk of a reply that is still arriving.
 struct Piece {
   size_t array = 0;   // of the model

@@ -39,6 +39,13 @@ constexpr Way WayOf(Kind kind) {
 
 bool RunsNatively(aggregation::StrategyKind kind) { return WayOf(kind) != Way::kPython; }
 
+std::vector<std::string> NativeStrategies() {
+  std::vector<std::string> names;
+  for (const auto& strategy : aggregation::Strategies())
+    if (RunsNatively(strategy.kind)) names.push_back(strategy.name);
+  return names;
+}
+
 Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model) {
   switch (WayOf(plan.strategy.kind)) {
     case Way::kSums:

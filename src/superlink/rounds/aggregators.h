@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "superlink/rounds/aggregator.h"
@@ -10,6 +12,8 @@
 namespace umbel::superlink::rounds {
 
 bool RunsNatively(aggregation::StrategyKind kind);
+/// Names of those that do.
+std::vector<std::string> NativeStrategies();
 
 /// errors  kInvalidArgument: an array of the model cannot be averaged; kUnimplemented: the
 /// strategy;

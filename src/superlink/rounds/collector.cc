@@ -10,8 +10,6 @@ namespace umbel::superlink::rounds {
 namespace pb = ::umbel::rounds;
 namespace {
 
-constexpr size_t kFoldTogether = 4;  // updates: fewer, and the sums are read and written for each
-
 ObjectId ToId(std::string_view bytes) {
   ObjectId id;
   if (bytes.size() == id.bytes.size()) std::copy(bytes.begin(), bytes.end(), id.bytes.begin());

@@ -10,8 +10,8 @@
 #include "flwr/control.pb.h"
 #include "superlink/control/control.h"
 #include "superlink/rounds/aggregators.h"
+#include "superlink/rounds/npz.h"
 #include "superlink/rounds/plan.h"
-#include "superlink/rounds/service.h"
 #include "tensor/frame.h"
 #include "umbel/rounds.pb.h"
 
@@ -28,8 +28,7 @@ Task<Status> GetCapabilities(Site&, Exchange& exchange) {
   pb::GetCapabilitiesResponse response;
   response.set_protocol(pb::PROTOCOL);
   response.set_version(std::string(kVersion));
-  for (const auto& strategy : aggregation::Strategies())
-    if (rounds::RunsNatively(strategy.kind)) response.add_strategies(strategy.name);
+  for (std::string& name : rounds::NativeStrategies()) response.add_strategies(std::move(name));
   co_return co_await ReplyMessage(exchange, response);
 }
 
@@ -125,9 +124,9 @@ Task<Status> WatchRounds(Site& site, Exchange& exchange) {
 }
 
 /// The kept model of a round, or the newest there is.
-Result<std::string> FindModel(const std::string& directory, RunId run_id,
+Result<std::string> FindModel(const std::string& models, RunId run_id,
                               std::optional<uint32_t> round) {
-  const std::filesystem::path folder = fmt::format("{}/models/{}", directory, run_id);
+  const std::filesystem::path folder = rounds::ModelFolder(models, run_id);
   std::optional<uint32_t> newest;
   std::string kept;
   std::error_code error;
@@ -140,9 +139,9 @@ Result<std::string> FindModel(const std::string& directory, RunId run_id,
     kept += fmt::format("{}{}", kept.empty() ? "" : ", ", number);
     if (!newest || number > *newest) newest = number;
   }
-  if (round ? std::filesystem::exists(rounds::ModelPath(directory, run_id, *round), error)
+  if (round ? std::filesystem::exists(rounds::ModelPath(models, run_id, *round), error)
             : newest.has_value())
-    return rounds::ModelPath(directory, run_id, round ? *round : *newest);
+    return rounds::ModelPath(models, run_id, round ? *round : *newest);
   return Fail(Code::kNotFound, fmt::format("run {} has no model{}; kept are those of rounds: {}",
                                            run_id, round ? fmt::format(" of round {}", *round) : "",
                                            kept.empty() ? "none" : kept));
@@ -156,7 +155,7 @@ Task<Status> GetModel(Site& site, Exchange& exchange) {
   if (!known.ok()) co_return Fail(known.error());
   std::optional<uint32_t> round;
   if (request.has_round()) round = request.round();
-  const auto path = FindModel(site.engine.store().directory(), run_id, round);
+  const auto path = FindModel(site.engine.store().directory() + "/models", run_id, round);
   if (!path.ok()) co_return Fail(Code::kNotFound, path.error().message, 404);
   const Fd file(::open(path->c_str(), O_RDONLY | O_CLOEXEC));
   struct stat about {};

@@ -10,9 +10,7 @@
 namespace umbel::superlink::rounds {
 namespace {
 
-constexpr uint64_t kChunkSize = 5'242'880;            // where Flower cuts an array's bytes
 constexpr uint64_t kThreadsFrom = uint64_t{1} << 20;  // elements: below, threads cost more
-constexpr size_t kFoldTogether = 4;  // fewer, and the sums are read and written for each
 
 /// The small objects of a reply; its chunks may be missing yet, and are only counted.
 class Outline final : public flower::ObjectSource {
@@ -178,9 +176,10 @@ std::optional<Piece> EarlyFold::PieceOf(Reply& reply, size_t a, size_t c,
       (npy.dtype[1] == 'c') != (model.npy.dtype[1] == 'c'))
     return std::nullopt;
   const uint64_t file = npy.data_offset + npy.element_count * npy.item_size;
-  const uint64_t begin = kChunkSize * c;
+  const uint64_t begin = flower::kArrayChunkSize * c;
   const bool last = c + 1 == array.chunks.size();
-  if (begin >= file || (last ? begin + place->size != file : place->size != kChunkSize))
+  if (begin >= file ||
+      (last ? begin + place->size != file : place->size != flower::kArrayChunkSize))
     return std::nullopt;
   const uint64_t data = c == 0 ? npy.data_offset : begin;
   if (data > begin + place->size || (data - npy.data_offset) % npy.item_size != 0 ||

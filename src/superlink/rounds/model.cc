@@ -18,7 +18,6 @@ namespace {
 using tensor::ObjectType;
 using tensor::TreeNode;
 
-constexpr uint64_t kChunkSize = 5'242'880;           // Flower's, so that nothing is sent twice
 constexpr uint64_t kInlineMax = uint64_t{64} << 10;  // as for objects that are received
 constexpr size_t kHashTogether = 4;                  // chunks: their memory is each thread's
 constexpr uint64_t kNamesMax = uint64_t{64} << 20;
@@ -214,6 +213,11 @@ Result<std::string> DtypeName(std::string_view descr) {
   return fmt::format("{}{}", kind, bytes * 8);
 }
 
+Result<aggregation::NumberType> TypeOf(std::string_view descr) {
+  UMBEL_ASSIGN(const std::string name, DtypeName(descr));
+  return aggregation::NumberTypeOf(name);
+}
+
 namespace {
 
 /// The tree of one record and its objects.
@@ -229,9 +233,9 @@ Result<TreeNode> WriteRecord(Engine& engine, RunId run_id, const std::vector<New
     layout.item = npy->item_size;
     layout.count = npy->element_count;
     const uint64_t size = layout.head.size() + layout.item * layout.count;
-    for (uint64_t begin = 0; begin < size; begin += kChunkSize) {
+    for (uint64_t begin = 0; begin < size; begin += flower::kArrayChunkSize) {
       layout.cuts.push_back(cuts.size());
-      cuts.push_back({a, begin, std::min(kChunkSize, size - begin), {}, {}});
+      cuts.push_back({a, begin, std::min(flower::kArrayChunkSize, size - begin), {}, {}});
     }
   }
   // A thread costs more than a small model does.

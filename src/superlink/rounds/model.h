@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "aggregation/element.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "superlink/engine.h"
@@ -73,5 +74,7 @@ Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next);
 /// NumPy's name of a descr: "float32" of "<f4".
 /// errors  kInvalidArgument: text, bytes or anything else that is not a number.
 Result<std::string> DtypeName(std::string_view descr);
+/// errors  kInvalidArgument: as DtypeName; complex numbers and dates, too.
+Result<aggregation::NumberType> TypeOf(std::string_view descr);
 
 }  // namespace umbel::superlink::rounds

@@ -113,4 +113,12 @@ Status WriteNpz(const std::string& path, const std::vector<ModelArray>& arrays) 
   return {};
 }
 
+std::string ModelFolder(const std::string& models, RunId run_id) {
+  return fmt::format("{}/{}", models, run_id);
+}
+
+std::string ModelPath(const std::string& models, RunId run_id, uint32_t round) {
+  return fmt::format("{}/round-{}.npz", ModelFolder(models, run_id), round);
+}
+
 }  // namespace umbel::superlink::rounds

@@ -14,4 +14,9 @@ namespace umbel::superlink::rounds {
 /// errors  kResourceExhausted: the disk is full; kUnavailable; kDataLoss: an array cannot be read.
 Status WriteNpz(const std::string& path, const std::vector<ModelArray>& arrays);
 
+/// Where a run's models are kept, and that of one round: paths that may not be there.
+/// models  the SuperLink's folder for those of all runs.
+std::string ModelFolder(const std::string& models, RunId run_id);
+std::string ModelPath(const std::string& models, RunId run_id, uint32_t round);
+
 }  // namespace umbel::superlink::rounds

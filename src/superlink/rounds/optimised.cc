@@ -20,11 +20,6 @@ struct Work {
   aggregation::OptimizerTypes types{};
 };
 
-Result<NumberType> TypeOf(std::string_view descr) {
-  UMBEL_ASSIGN(const std::string name, DtypeName(descr));
-  return aggregation::NumberTypeOf(name);
-}
-
 std::string DescrOf(NumberType type) { return fmt::format("<f{}", aggregation::ElementSize(type)); }
 
 class Optimised final : public Aggregator {

@@ -153,12 +153,9 @@ class ServiceImpl final : public Service {
   }
 
   Result<OwnReply> ProbeAnswer(const Delivery& message) {
-    std::vector<std::string> strategies;
-    for (const auto& strategy : aggregation::Strategies())
-      if (RunsNatively(strategy.kind)) strategies.push_back(strategy.name);
     flower::ConfigRecord told = {{"protocol", uint64_t{::umbel::rounds::PROTOCOL}},
                                  {"version", std::string(kVersion)},
-                                 {"strategies", std::move(strategies)}};
+                                 {"strategies", NativeStrategies()}};
     return MakeOwnReply(message.bytes->body, nullptr, {{"umbel", std::move(told)}},
                         engine_.clock().Now());
   }
@@ -304,10 +301,6 @@ Result<std::unique_ptr<Service>> Service::Start(Engine& engine, const std::strin
   auto service = std::make_unique<ServiceImpl>(engine, directory);
   UMBEL_TRY(service->Begin());
   return std::unique_ptr<Service>(std::move(service));
-}
-
-std::string ModelPath(const std::string& directory, RunId run_id, uint32_t round) {
-  return fmt::format("{}/models/{}/round-{}.npz", directory, run_id, round);
 }
 
 }  // namespace umbel::superlink::rounds

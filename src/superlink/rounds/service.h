@@ -23,7 +23,4 @@ class Service {
   virtual void Stop() = 0;
 };
 
-/// Where the model of a round is kept: a path that may not be there.
-std::string ModelPath(const std::string& directory, RunId run_id, uint32_t round);
-
 }  // namespace umbel::superlink::rounds

@@ -449,10 +449,10 @@ class SessionImpl final : public Session {
     const bool best = plan_.keep == Keep::kBest && progress_.has_best() &&
                       progress_.best_round() == progress_.round();
     if (!ended && !best && plan_.keep != Keep::kAll) return {};
-    const std::string directory = fmt::format("{}/{}", setup_.models, setup_.run_id);
+    const std::string directory = ModelFolder(setup_.models, setup_.run_id);
     UMBEL_TRY(MakeDirectories(directory));
     const auto path_of = [&](uint32_t round) {
-      return fmt::format("{}/round-{}.npz", directory, round);
+      return ModelPath(setup_.models, setup_.run_id, round);
     };
     const std::string path = path_of(progress_.round());
     UMBEL_TRY(WriteNpz(path, model_.arrays));

@@ -16,11 +16,6 @@ using Kind = aggregation::StrategyKind;
 
 constexpr uint64_t kElements = aggregation::kBlockElements;
 
-Result<NumberType> TypeOf(std::string_view descr) {
-  UMBEL_ASSIGN(const std::string name, DtypeName(descr));
-  return aggregation::NumberTypeOf(name);
-}
-
 bool Plain(const tensor::NpyHead& npy) {
   const bool one_dimension =
       std::count_if(npy.shape.begin(), npy.shape.end(), [](uint64_t n) { return n > 1; }) <= 1;
