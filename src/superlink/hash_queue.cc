@@ -10,8 +10,23 @@
 #include <memory>
 #include <utility>
 
+#include "base/cpu.h"
+
 namespace umbel::superlink {
 namespace asio = boost::asio;
+namespace {
+
+constexpr size_t kLanes = 16;  // more gain nothing
+
+/// How many of `waiting` pieces one thread takes. With SHA instructions two fill the unit, so
+/// threads share them out in pairs. Vector lanes want all there are: others go on reading
+/// meanwhile.
+size_t Share(size_t waiting, size_t threads) {
+  if (!CpuPath().sha_ni) return std::min(waiting, kLanes);
+  return std::min(waiting, ((waiting + threads - 1) / threads + 1) / 2 * 2);
+}
+
+}  // namespace
 
 http::Task<void> HashQueue::Add(tensor::HashStream& stream, std::string_view bytes) {
   const auto executor = co_await asio::this_coro::executor;
@@ -45,10 +60,8 @@ void HashQueue::Run(asio::io_context& context) {
   bool more = false;
   {
     const std::lock_guard lock(mutex_);
-    // A fair share, in pairs: a lane alone gains nothing.
-    const size_t share = ((waiting_.size() + threads_ - 1) / threads_ + 1) / 2 * 2;
     const auto end =
-        waiting_.begin() + static_cast<std::ptrdiff_t>(std::min(share, waiting_.size()));
+        waiting_.begin() + static_cast<std::ptrdiff_t>(Share(waiting_.size(), threads_));
     mine.assign(std::make_move_iterator(waiting_.begin()), std::make_move_iterator(end));
     waiting_.erase(waiting_.begin(), end);
     more = coming_ = !waiting_.empty();

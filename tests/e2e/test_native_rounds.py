@@ -166,7 +166,9 @@ def test_gc_removes_the_models_of_ended_runs(folder):
     home = folder / "gc-server"
     with start_server("umbel", home=home) as server:
         with Federation(server, folder / "gc", node=umbel_node("worker")) as federation:
-            done = federation.umbel_run(toy_model.initial(1, 1), "--rounds", 1).result(SECONDS)
+            done = federation.umbel_run(
+                toy_model.initial(1, 1), "--rounds", 1, "--watch"
+            ).result(SECONDS)
             assert done.exit_code == 0, done.output
 
     def kept() -> list[Path]:
