@@ -1,4 +1,4 @@
-// `umbel superlink gc`: forgets ended runs and their logs.
+// `umbel superlink gc`: forgets ended runs, their logs and models.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
@@ -8,6 +8,7 @@
 #include "cli/commands.h"
 #include "cli/settings.h"
 #include "store/store.h"
+#include "superlink/rounds/npz.h"
 
 namespace umbel::cli {
 namespace {
@@ -39,8 +40,21 @@ Result<uint64_t> LogBytes(store::Store& store, RunId run_id) {
   }
 }
 
+/// The models that native rounds have left.
+void RemoveModels(const std::string& directory, const std::vector<RunId>& runs) {
+  for (const RunId run_id : runs) {
+    std::error_code error;
+    const std::string folder = superlink::rounds::ModelFolder(directory + "/models", run_id);
+    std::filesystem::remove_all(folder, error);
+    if (error)
+      std::fprintf(stderr, "umbel superlink gc: '%s' stays: %s; remove it by hand\n",
+                   folder.c_str(), error.message().c_str());
+  }
+}
+
 Status Collect(store::Store& store, WallTime ended_before, uint64_t keep, bool dry_run) {
   std::vector<store::Write> writes;
+  std::vector<RunId> dropped;
   uint64_t seen = 0;
   uint64_t log_bytes = 0;
   for (uint64_t skip = 0;; skip += kPage) {
@@ -55,6 +69,7 @@ Status Collect(store::Store& store, WallTime ended_before, uint64_t keep, bool d
                  listing.run.run_id, listing.run.fab_id, IsoFormat(listing.task.finished_at),
                  listing.task.sub_status, bytes);
       writes.push_back(store::DropRun{listing.run.run_id});
+      dropped.push_back(listing.run.run_id);
     }
     if (listings.size() < kPage) break;
   }
@@ -62,13 +77,15 @@ Status Collect(store::Store& store, WallTime ended_before, uint64_t keep, bool d
              writes.size(), seen, log_bytes);
   if (dry_run || writes.empty()) return {};
   store.Submit(std::move(writes));
-  return store.Drain();
+  UMBEL_TRY(store.Drain());
+  RemoveModels(store.directory(), dropped);
+  return {};
 }
 
 }  // namespace
 
 int SuperLinkGcCommand(int argc, char** argv) {
-  CLI::App app("Forget ended runs and their logs.", "umbel superlink gc");
+  CLI::App app("Forget ended runs, their logs and models.", "umbel superlink gc");
   app.footer(kFooter);
   int64_t port = 8000;
   std::string directory;

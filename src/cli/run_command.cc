@@ -14,12 +14,12 @@
 #include "cli/settings.h"
 #include "cli/superlink_client.h"
 #include "flower/node_config.h"
+#include "flower/proto_bytes.h"
 #include "flower/record_bytes.h"
 #include "flwr/control.pb.h"
 #include "flwr/runtime.pb.h"
 #include "tensor/frame.h"
 #include "tensor/sha256.h"
-#include "tensor/wire.h"
 #include "umbel/rounds.pb.h"
 
 namespace umbel::cli {
@@ -213,11 +213,7 @@ Status SendModel(SuperLinkClient& client, const pb::StartNativeRunResponse& run,
     SuperLinkClient::Call call;
     call.path = "/v1/runtime/push-object";
     call.headers = token;
-    call.body = request.SerializeAsString();
-    tensor::AppendVarint(uint64_t{4} << 3 | static_cast<uint64_t>(tensor::WireType::kBytes),
-                         call.body);
-    tensor::AppendVarint(object->size(), call.body);
-    call.body += object->head;
+    call.body = flower::PushObjectHead(request, *object);
     if (object->body.size > 0)
       call.file.push_back({spool->fd(), object->body.offset, object->body.size});
     UMBEL_ASSIGN(const std::string body, client.Post(call));

@@ -8,29 +8,14 @@
 #include <optional>
 #include <thread>
 
+#include "flower/errors.h"
+
 namespace umbel::cli {
 namespace {
 
 constexpr std::chrono::seconds kPatience{60};
 constexpr std::chrono::milliseconds kPauseMin{100};
 constexpr std::chrono::milliseconds kPauseMax{3000};
-
-Code CodeOf(int status) {
-  switch (status) {
-    case 401:
-      return Code::kUnauthenticated;
-    case 403:
-      return Code::kPermissionDenied;
-    case 404:
-      return Code::kNotFound;
-    case 502:
-    case 503:
-    case 504:
-      return Code::kUnavailable;
-    default:
-      return Code::kInvalidArgument;
-  }
-}
 
 /// Flower's JSON of an error, or the text as it is.
 std::string TextOf(const http::ClientResponse& response) {
@@ -59,8 +44,9 @@ class ClientImpl final : public SuperLinkClient {
       Error error{Code::kUnavailable, ""};
       if (answer.ok()) {
         if (answer->status == 200) return std::move(answer->body);
-        error = {CodeOf(answer->status), fmt::format("{} answers {} {}: {}", address_, call.path,
-                                                     answer->status, TextOf(*answer))};
+        error = {flower::CodeOfStatus(answer->status),
+                 fmt::format("{} answers {} {}: {}", address_, call.path, answer->status,
+                             TextOf(*answer))};
       } else {
         error = answer.error();
       }

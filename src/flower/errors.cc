@@ -70,7 +70,9 @@ const Row* Find(int wire_code) {
   return nullptr;
 }
 
-Code CanonicalCode(int http_status) {
+}  // namespace
+
+Code CodeOfStatus(int http_status) {
   switch (http_status) {
     case 400:
     case 415:
@@ -85,14 +87,14 @@ Code CanonicalCode(int http_status) {
       return Code::kFailedPrecondition;
     case 501:
       return Code::kUnimplemented;
+    case 502:
     case 503:
+    case 504:
       return Code::kUnavailable;
     default:
       return Code::kUnknown;
   }
 }
-
-}  // namespace
 
 int HttpStatusOf(int wire_code) {
   const Row* row = Find(wire_code);
@@ -105,7 +107,7 @@ std::string_view PublicText(int wire_code) {
 }
 
 tl::unexpected<Error> WireError(int wire_code, std::string extra) {
-  return Fail(CanonicalCode(HttpStatusOf(wire_code)), std::move(extra), wire_code);
+  return Fail(CodeOfStatus(HttpStatusOf(wire_code)), std::move(extra), wire_code);
 }
 
 }  // namespace umbel::flower

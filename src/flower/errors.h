@@ -59,6 +59,8 @@ inline constexpr int kMessageRunMismatch = 3014;
 inline constexpr int kContextRefused = 3015;
 }  // namespace wire
 
+/// What an HTTP status other than 200 means to us, of a SuperLink's answer or of our own.
+Code CodeOfStatus(int http_status);
 /// HTTP status for a Flower code; 0 when the code is not one of ours.
 int HttpStatusOf(int wire_code);
 /// Flower's public sentence for a code; "" when it has none.

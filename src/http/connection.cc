@@ -203,6 +203,14 @@ class Connection final : public Exchange,
   }
 
   Task<HoldEnd> Hold(Steady::time_point deadline, bool interim) override {
+    const auto began = Steady::now();
+    const HoldEnd end = co_await Wait(deadline, interim);
+    // A body that is not read on meanwhile is none that comes too slowly.
+    if (body_started_ != Steady::time_point{}) body_started_ += Steady::now() - began;
+    co_return end;
+  }
+
+  Task<HoldEnd> Wait(Steady::time_point deadline, bool interim) {
     const auto self = this->shared_from_this();
     const auto keep = std::static_pointer_cast<HoldWaker>(waker());
     Disarm();

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
+#include <tuple>
 
 namespace umbel::store {
 
-/// Space is taken behind the last live extent of a segment. What is freed before that waits until
-/// all behind it is free too: the objects of a round come and go together, so that is soon, and a
-/// segment that is empty starts again at 0, over pages that exist already.
+/// Space is taken from the tightest gap that fits. The objects of a round are of a few sizes, come
+/// mixed and go one node's at a time: what one leaves, the next fills, over pages that exist
+/// already.
 class ExtentMap {
  public:
   struct Place {
@@ -26,8 +28,8 @@ class ExtentMap {
   void AddSegment(uint32_t segment, uint64_t capacity);
   /// No more space from this one; what is live in it stays.
   void RetireSegment(uint32_t segment);
-  /// Space in a segment that has room: the last one used, else the tightest empty one, else the
-  /// first with room behind its last extent. nullopt: a new segment is needed.
+  /// Space in a segment that has room. nullopt: a new segment is needed.
+  /// cost  logarithmic in the gaps.
   std::optional<Place> Take(uint64_t size);
   /// Marks an extent that is known to be in use. False: it overlaps another.
   bool TakeAt(const Place& place, uint64_t size);
@@ -38,13 +40,24 @@ class ExtentMap {
   struct Segment {
     uint64_t capacity = 0;
     std::map<uint64_t, uint64_t> live;  // offset -> size
+    std::map<uint64_t, uint64_t> gaps;  // offset -> size; never side by side
+  };
+  struct Gap {
+    uint64_t size = 0;
+    Place place;
 
-    uint64_t end() const;
-    bool Fits(uint64_t size) const { return end() <= capacity && size <= capacity - end(); }
+    auto operator<=>(const Gap& other) const {
+      return std::tie(size, place.segment, place.offset) <=>
+             std::tie(other.size, other.place.segment, other.place.offset);
+    }
+    bool operator==(const Gap& other) const { return (*this <=> other) == 0; }
   };
 
+  void AddGap(uint32_t segment, uint64_t offset, uint64_t size);
+  void RemoveGap(uint32_t segment, std::map<uint64_t, uint64_t>::iterator gap);
+
   std::map<uint32_t, Segment> segments_;
-  uint32_t current_ = 0;
+  std::set<Gap> gaps_;  // of all segments, the tightest first
 };
 
 }  // namespace umbel::store

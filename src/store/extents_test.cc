@@ -12,7 +12,7 @@ namespace {
 using Place = ExtentMap::Place;
 constexpr uint64_t kPage = ExtentMap::kAlignment;
 
-TEST(ExtentMap, BumpsThenStartsAgainWhenEmpty) {
+TEST(ExtentMap, WhatIsFreedIsTakenAgain) {
   ExtentMap map;
   EXPECT_FALSE(map.Take(1).has_value());
   map.AddSegment(1, 3 * kPage);
@@ -22,9 +22,11 @@ TEST(ExtentMap, BumpsThenStartsAgainWhenEmpty) {
   EXPECT_EQ(b.offset, 8192u);
   EXPECT_FALSE(map.Take(1).has_value());
   EXPECT_TRUE(map.Free(a, 5000));
-  EXPECT_FALSE(map.Take(1).has_value()) << "b is still live behind it";
+  const Place c = *map.Take(4097);
+  EXPECT_EQ(c.offset, 0u) << "b is still live behind it";
   EXPECT_TRUE(map.Free(b, 4096));
-  EXPECT_EQ(map.Take(3 * kPage)->offset, 0u);
+  EXPECT_TRUE(map.Free(c, 4097));
+  EXPECT_EQ(map.Take(3 * kPage)->offset, 0u) << "what lies side by side is one gap";
 }
 
 TEST(ExtentMap, TheTightestEmptySegmentServes) {
@@ -33,6 +35,30 @@ TEST(ExtentMap, TheTightestEmptySegmentServes) {
   map.AddSegment(2, 10 * kPage);
   EXPECT_EQ(map.Take(9 * kPage)->segment, 2u);
   EXPECT_EQ(map.Take(9 * kPage)->segment, 1u);
+}
+
+TEST(ExtentMap, TheTightestGapServes) {
+  ExtentMap map;
+  map.AddSegment(1, 10 * kPage);
+  std::vector<Place> places;
+  for (int i = 0; i < 10; ++i) places.push_back(*map.Take(kPage));
+  for (const size_t i : {1, 2, 3, 6, 9}) EXPECT_TRUE(map.Free(places[i], kPage));
+  EXPECT_EQ(map.Take(kPage)->offset, 6 * kPage);
+  EXPECT_EQ(map.Take(2 * kPage)->offset, kPage);
+  EXPECT_EQ(map.Take(1)->offset, 3 * kPage);
+  EXPECT_EQ(map.Take(1)->offset, 9 * kPage);
+  EXPECT_FALSE(map.Take(1).has_value());
+}
+
+TEST(ExtentMap, GapsAreFoundAgainAfterARestart) {
+  ExtentMap map;
+  EXPECT_TRUE(map.TakeAt({1, kPage}, 10));
+  EXPECT_TRUE(map.TakeAt({1, 4 * kPage}, kPage + 1));
+  map.AddSegment(1, 7 * kPage);
+  EXPECT_EQ(map.Take(2 * kPage)->offset, 2 * kPage);
+  EXPECT_EQ(map.Take(1)->offset, 0u);
+  EXPECT_EQ(map.Take(1)->offset, 6 * kPage);
+  EXPECT_FALSE(map.Take(1).has_value());
 }
 
 TEST(ExtentMap, ARetiredSegmentTakesNothing) {
@@ -100,6 +126,8 @@ RC_GTEST_PROP(ExtentMapProperty, LiveExtentsNeverOverlapAndStayInside, ()) {
       live.erase(live.begin() + static_cast<std::ptrdiff_t>(victim));
     }
   }
+  for (const Live& one : live) RC_ASSERT(map.Free(one.place, one.size));
+  for (const auto& [segment, bytes] : capacity) RC_ASSERT(map.Take(bytes).has_value());
 }
 
 }  // namespace

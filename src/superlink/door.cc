@@ -30,7 +30,8 @@ bool Within(const ip::address& address, const std::string& cidr) {
 
 }  // namespace
 
-Site::Site(const Options& o, Engine& e) : options(o), engine(e), pool(2) {}
+Site::Site(const Options& o, Engine& e)
+    : options(o), engine(e), pool(2), hashes(std::max<size_t>(o.threads, 1)) {}
 
 void Site::RecordReadyWait(WallTime ready_at, WallTime asked_at) {
   const Micros wait = engine.clock().Now() - std::max(ready_at, asked_at);

@@ -18,6 +18,7 @@
 #include "flower/door.h"
 #include "http/exchange.h"
 #include "superlink/engine.h"
+#include "superlink/hash_queue.h"
 #include "superlink/metrics.h"
 #include "superlink/options.h"
 
@@ -55,6 +56,7 @@ struct Site {
   boost::asio::thread_pool pool;                     // blocking reads, signatures, unzipping
   std::unique_ptr<flower::SuperExecAuth> superexec;  // null: no shared secret
   KeyCache keys;
+  HashQueue hashes;  // of objects that arrive
 
   /// Drains a ServerApp's output into its run's log; set by whoever runs ServerApps.
   std::function<void(RunId)> output_flush = [](RunId) {};

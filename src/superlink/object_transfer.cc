@@ -6,16 +6,17 @@
 #include "flwr/common.pb.h"
 #include "superlink/door.h"
 #include "tensor/object.h"
-#include "tensor/sha256.h"
 
 namespace umbel::superlink {
 namespace pb = flwr::proto;
 namespace {
 
 constexpr size_t kInlineMax = size_t{64} << 10;     // smaller objects live in the database
+constexpr size_t kFirstPiece = 4096;                // of a request: all its fields but the content
 constexpr size_t kPiece = size_t{256} << 10;        // stays in a core's cache between recv and hash
 constexpr uint64_t kObjectMax = uint64_t{1} << 30;  // chunks are 5 MiB; records may be larger
 constexpr size_t kFieldsMax = 64 * 1024;            // all fields but the content
+constexpr std::chrono::seconds kLookAgain{20};      // whoever waits for room is still there
 
 struct Varint {
   uint64_t value = 0;
@@ -95,21 +96,32 @@ class Intake {
     return {};
   }
 
-  Status Add(std::span<const char> bytes) {
-    hash_.Update(bytes);
-    if (!head_known_ && !malformed_) ReadHead({bytes.data(), bytes.size()});
+  /// The next bytes, hashed and stored. They are borrowed meanwhile.
+  Task<Status> Add(std::span<const char> bytes) {
+    const std::string_view view(bytes.data(), bytes.size());
+    if (size_ < kInlineMax) {
+      const tensor::HashPiece alone{&hash_, view, nullptr};
+      tensor::HashPieces({&alone, 1});
+    } else {
+      co_await site_.hashes.Add(hash_, view);
+    }
+    if (!head_known_ && !malformed_) ReadHead(view);
     if (extent_) {
-      UMBEL_TRY(site_.engine.segments().Write(*extent_, taken_, bytes));
+      UMBEL_CO_TRY(site_.engine.segments().Write(*extent_, taken_, bytes));
     } else if (keep_) {
       small_.append(bytes.data(), bytes.size());
     }
     taken_ += bytes.size();
-    return {};
+    co_return Status();
   }
 
   /// Whether all bytes came, form an object, and are the one that was announced.
   bool Matches(const ObjectId& id) {
-    return taken_ == size_ && head_known_ && !malformed_ && hash_.Finish() == id;
+    if (taken_ != size_ || !head_known_ || malformed_) return false;
+    Digest digest;
+    const tensor::HashPiece last{&hash_, {}, &digest};
+    tensor::HashPieces({&last, 1});
+    return digest == id;
   }
   bool malformed() const { return malformed_ || !head_known_; }
 
@@ -144,7 +156,7 @@ class Intake {
   const RunId run_id_;
   const uint64_t size_;
   const bool keep_;
-  tensor::Sha256 hash_;
+  tensor::HashStream hash_;
   std::optional<store::Extent> extent_;
   std::string small_;
   std::string head_;
@@ -203,17 +215,38 @@ Task<Status> Store(Site& site, Exchange& exchange, ObjectCaller caller, const Ob
   co_return co_await ReplyStored(exchange, true);
 }
 
+/// Native training takes so many replies at once as its disk may hold: others are not read on.
+Task<Status> AwaitRoom(Site& site, Exchange& exchange, ObjectCaller caller) {
+  for (;;) {
+    const bool let_in = site.engine.Read([&](State& state, WallTime now) {
+      Run* run = state.FindRun(caller.run_id);
+      return !run || state.LetIn(*run, caller.owner, exchange.waker(), now);
+    });
+    if (let_in) co_return Status();
+    const auto deadline = std::chrono::steady_clock::now() + kLookAgain;
+    const http::HoldEnd end = co_await exchange.Hold(deadline, false);
+    if (end == http::HoldEnd::kGone) co_return Fail(Code::kCancelled, "the peer is gone");
+    if (end == http::HoldEnd::kStopping)
+      co_return Fail(Code::kUnavailable, "the SuperLink is stopping", 503);
+  }
+}
+
 }  // namespace
 
 Task<Status> ReceiveObject(Site& site, Exchange& exchange, Authorize authorize) {
   UMBEL_CO_TRY(CheckContentType(exchange));
-  UMBEL_CO_TRY(co_await exchange.Reserve(kPiece));
-  std::string piece(kPiece, '\0');
+  // What waits for room holds no more than this.
+  UMBEL_CO_TRY(co_await exchange.Reserve(kFirstPiece));
+  std::string piece(kFirstPiece, '\0');
   size_t filled = 0;
   ContentStart start;
   bool ended = false;
   // The first bytes: everything up to the content, which Flower's own clients send fourth of five.
-  while (!start.found && !start.broken && !ended && filled < piece.size()) {
+  while (!start.found && !start.broken && !ended && filled <= kFieldsMax) {
+    if (filled == piece.size()) {
+      UMBEL_CO_TRY(co_await exchange.Reserve(piece.size()));
+      piece.resize(2 * piece.size());
+    }
     UMBEL_CO_ASSIGN(const size_t got,
                     co_await exchange.ReadSome({piece.data() + filled, piece.size() - filled}));
     ended = got == 0;
@@ -240,6 +273,11 @@ Task<Status> ReceiveObject(Site& site, Exchange& exchange, Authorize authorize) 
         return run ? state.CheckUpload(*run, caller.owner, *id, "", now) : State::Upload::kRefused;
       });
   const bool keep = early == State::Upload::kWanted;
+  if (keep && start.size >= kInlineMax) UMBEL_CO_TRY(co_await AwaitRoom(site, exchange, caller));
+  if (start.size > piece.size()) {
+    UMBEL_CO_TRY(co_await exchange.Reserve(kPiece - piece.size()));
+    piece.resize(kPiece);
+  }
   Intake intake(site, caller.run_id, start.size, keep);
   UMBEL_CO_TRY(intake.Begin());
   uint64_t left = start.size;
@@ -253,7 +291,7 @@ Task<Status> ReceiveObject(Site& site, Exchange& exchange, Authorize authorize) 
                             fmt::format("object_content ends {} bytes early", left));
     }
     const size_t take = static_cast<size_t>(std::min<uint64_t>(left, filled - at));
-    UMBEL_CO_TRY(intake.Add({piece.data() + at, take}));
+    UMBEL_CO_TRY(co_await intake.Add({piece.data() + at, take}));
     at += take;
     left -= take;
   }

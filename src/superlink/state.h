@@ -112,6 +112,14 @@ struct Run {
   WaitList reply_waiters;                                  // held Runtime pull-messages
   WaitList log_waiters;                                    // held stream-logs
   WaitList object_waiters;  // native rounds, for each object of a reply
+  /// Native training: whose replies may take disk, and who waits until another has let go of it.
+  struct Room {
+    size_t replies = 0;  // at once; 0: any number
+    std::unordered_set<NodeId> let_in;
+    bool wanted = false;
+    WaitList waiters;
+  };
+  Room room;
   uint64_t log_version = 0;
   store::AddTraffic traffic;  // not yet written
   /// The earliest moment a message expires, in seconds since 1970; then held polls look again.
@@ -174,6 +182,9 @@ struct ErrorReplySpec {
   std::string reason;
 };
 ErrorReply MakeErrorReply(const ErrorReplySpec& spec);
+
+/// What a peer has announced is waited for so long after each object of it.
+inline constexpr std::chrono::seconds kSessionTime{180};
 
 class State {
  public:
@@ -284,6 +295,12 @@ class State {
   /// What the run tells of its rounds gets its number.
   uint64_t NextRoundSequence(Run& run) { return run.next_round_sequence++; }
   WaitList& node_waiters() { return node_waiters_; }
+  /// From now on the large objects of so many replies lie on disk at once; 0: of any number. Those
+  /// that lie there already count.
+  void BoundReplies(Run& run, size_t replies);
+  /// Whether a large object of the node's reply may come now: once let in, it is until its reply is
+  /// gone. If not, `waiter` is told when another is, and the run's session that somebody waits.
+  bool LetIn(Run& run, NodeId node_id, const std::shared_ptr<Wakeable>& waiter, WallTime now);
 
   // --- objects -----------------------------------------------------------------------------------
   enum class Upload { kWanted, kAlreadyHere, kRefused };

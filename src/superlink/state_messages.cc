@@ -113,6 +113,10 @@ void State::DropMessage(Run& run, const ObjectId& id, Changes& changes) {
     const auto instruction = run.messages.find(*asked);
     if (instruction != run.messages.end() && instruction->second.answer == id)
       instruction->second.answer.reset();
+    if (run.room.let_in.erase(message.src) > 0) {
+      run.room.wanted = false;
+      run.room.waiters.WakeAll();
+    }
   }
   changes.writes.push_back(store::DropMessage{run.row.run_id, id});
   if (const auto tree = tensor::ParseTree(message.bytes->tree); tree.ok())
@@ -395,6 +399,33 @@ void State::Withdraw(Run& run, const ObjectId& instruction, Changes& changes) {
   for (const auto& answer : {found->second.answer, found->second.unshown})
     if (answer) DropMessage(run, *answer, changes);
   DropMessage(run, instruction, changes);
+}
+
+void State::BoundReplies(Run& run, size_t replies) {
+  Run::Room& room = run.room;
+  room.replies = replies;
+  room.let_in.clear();
+  for (const auto& [id, message] : run.messages)
+    if (replies > 0 && !message.is_instruction() && !message.made_here &&
+        message.src != kSuperLinkNode)
+      room.let_in.insert(message.src);
+  room.wanted = false;
+  room.waiters.WakeAll();
+}
+
+bool State::LetIn(Run& run, NodeId node_id, const std::shared_ptr<Wakeable>& waiter, WallTime now) {
+  Run::Room& room = run.room;
+  if (room.replies == 0 || node_id == kSuperLinkNode || room.let_in.contains(node_id)) return true;
+  if (room.let_in.size() < room.replies) {
+    room.let_in.insert(node_id);
+    return true;
+  }
+  // Who waits here is not idle.
+  for (auto& [name, session] : run.sessions)
+    if (session.owner == node_id) session.expires_at = now + kSessionTime;
+  if (waiter) room.waiters.Add(waiter);
+  if (!std::exchange(room.wanted, true)) run.object_waiters.WakeAll();
+  return false;
 }
 
 std::vector<Delivery> State::TakeOwn(const std::shared_ptr<Wakeable>& waiter) {

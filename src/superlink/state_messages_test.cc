@@ -363,6 +363,61 @@ TEST_F(StateMessages, AReplyWhoseSessionEndedMayComeAnew) {
   EXPECT_TRUE(world.Collect(run_id, {asked}).all);
 }
 
+TEST_F(StateMessages, ABoundOnRepliesHoldsOthersBack) {
+  const NodeId other = world.Node("other"), third = world.Node("third");
+  auto& run = world.run(run_id);
+  const auto let_in = [&](NodeId id, const std::shared_ptr<Waiter>& waiter = nullptr) {
+    return world.Do([&](State& s, WallTime at, Changes&) { return s.LetIn(run, id, waiter, at); });
+  };
+  const auto bound = [&](size_t replies) {
+    world.Do([&](State& s, WallTime, Changes&) { s.BoundReplies(run, replies); });
+  };
+  const ObjectId one = world.Ask(run_id, node, 1), two = world.Ask(run_id, other, 2);
+  world.Ask(run_id, third, 3);
+  EXPECT_TRUE(let_in(node)) << "no bound yet";
+  world.Answer(run_id, node, one, 4);
+  bound(2);
+  EXPECT_TRUE(let_in(node)) << "its reply lies there";
+  EXPECT_TRUE(let_in(other));
+  const auto waiter = std::make_shared<Waiter>(), session = std::make_shared<Waiter>();
+  run.object_waiters.Add(session);
+  EXPECT_FALSE(let_in(third, waiter));
+  EXPECT_TRUE(run.room.wanted);
+  EXPECT_TRUE(session->Take());
+  EXPECT_TRUE(let_in(other)) << "once in, always in";
+  EXPECT_TRUE(let_in(kSuperLinkNode));
+  EXPECT_FALSE(waiter->Take());
+  world.Do([&](State& s, WallTime, Changes& c) { s.Withdraw(run, one, c); });
+  EXPECT_TRUE(waiter->Take());
+  EXPECT_FALSE(run.room.wanted);
+  EXPECT_TRUE(let_in(third));
+  EXPECT_FALSE(let_in(node, waiter));
+  world.PushReply(run_id, world.Reply(run_id, other, two, Object(5)));
+  Pass(seconds(181));  // half a reply is dropped when nothing of it comes
+  EXPECT_TRUE(waiter->Take());
+  EXPECT_TRUE(let_in(node));
+  EXPECT_FALSE(let_in(other, waiter));
+  bound(0);
+  EXPECT_TRUE(waiter->Take());
+  EXPECT_TRUE(let_in(other));
+}
+
+TEST_F(StateMessages, WhoIsHeldBackIsNotDropped) {
+  const NodeId other = world.Node("other");
+  auto& run = world.run(run_id);
+  const ObjectId one = world.Ask(run_id, node, 1), two = world.Ask(run_id, other, 2);
+  world.Answer(run_id, node, one, 4);
+  world.Do([&](State& s, WallTime, Changes&) { s.BoundReplies(run, 1); });
+  world.PushReply(run_id, world.Reply(run_id, other, two, Object(5)));
+  for (int i = 0; i < 20; ++i) {
+    Pass(seconds(20));
+    world.Heartbeat(other);
+    EXPECT_FALSE(world.Do(
+        [&](State& s, WallTime at, Changes&) { return s.LetIn(run, other, nullptr, at); }));
+  }
+  EXPECT_TRUE(run.messages.contains(Object(5)));
+}
+
 TEST_F(StateMessages, TwoSessionsListTheSameObject) {
   const auto push = [&](uint64_t id) {
     return world.Push(run_id, world.Instruction(run_id, node, Object(id), {Object(5)}));

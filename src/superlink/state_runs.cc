@@ -14,7 +14,6 @@ namespace {
 constexpr std::chrono::seconds kClaimTime{30};      // acquired, its input not yet pulled
 constexpr std::chrono::seconds kLaunchTime{300};    // the same, its process being ours and alive
 constexpr std::chrono::seconds kHeartbeatTime{60};  // without a task heartbeat
-constexpr std::chrono::seconds kSessionTime{180};   // without a stored object
 constexpr size_t kTokenBytes = 128;
 
 }  // namespace

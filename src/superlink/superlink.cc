@@ -107,7 +107,10 @@ class SuperLinkImpl final : public SuperLink {
     if (engine_) engine_->OnTasksChanged({});
     if (rounds_) rounds_->Stop();
     if (launcher_) launcher_->Stop(options_.state_directory.empty());
-    if (site_) site_->pool.join();
+    if (site_) {
+      site_->pool.join();
+      site_->hashes.Drop();
+    }
     rounds_.reset();
     launcher_.reset();
     server_.reset();

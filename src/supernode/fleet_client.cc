@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "flower/errors.h"
 #include "flower/node_signer.h"
+#include "flower/proto_bytes.h"
 #include "flwr/fleet.pb.h"
 #include "flwr/runtime.pb.h"
 #include "tensor/object.h"
@@ -32,28 +33,6 @@ constexpr std::chrono::milliseconds kNotYetMin{50};  // for an object that is on
 constexpr std::chrono::milliseconds kNotYetMax{5000};
 constexpr std::chrono::hours kNotYetLimit{2};
 
-Code CodeOf(int status) {
-  switch (status) {
-    case 400:
-    case 415:
-      return Code::kInvalidArgument;
-    case 401:
-      return Code::kUnauthenticated;
-    case 403:
-      return Code::kPermissionDenied;
-    case 404:
-      return Code::kNotFound;
-    case 412:
-      return Code::kFailedPrecondition;
-    case 502:
-    case 503:
-    case 504:
-      return Code::kUnavailable;
-    default:
-      return Code::kUnknown;
-  }
-}
-
 /// What a refusal says, whether it is Flower's JSON or not.
 Error ErrorOf(std::string_view route, const http::ClientResponse& response) {
   std::string text;
@@ -72,7 +51,7 @@ Error ErrorOf(std::string_view route, const http::ClientResponse& response) {
   if (text.empty()) text = response.body.substr(0, 200);
   std::string message = fmt::format("{}: {} {}", route, response.status, text);
   if (code != 0) message = fmt::format("{}: {} [code: {}] {}", route, response.status, code, text);
-  return Error{CodeOf(response.status), std::move(message), code};
+  return Error{flower::CodeOfStatus(response.status), std::move(message), code};
 }
 
 /// PullObjectResponse read in place: the content is not copied by a parser.
@@ -358,12 +337,7 @@ Task<Result<bool>> FleetClient::PushObject(NodeId node, RunId run_id, const Obje
   request.set_object_id(id.Hex());
   request.set_session_id(session_id);
   Call call("push-object");
-  // The content comes last, so that what lies in the file can be sent from there.
-  call.body = request.SerializeAsString();
-  tensor::AppendVarint(uint64_t{4} << 3 | static_cast<uint64_t>(tensor::WireType::kBytes),
-                       call.body);
-  tensor::AppendVarint(object.size(), call.body);
-  call.body += object.head;
+  call.body = flower::PushObjectHead(request, object);
   if (object.body.size > 0)
     call.file.push_back(http::FilePart{fd, object.body.offset, object.body.size});
   UMBEL_CO_ASSIGN(const std::string body, co_await Send(std::move(call)));

@@ -4,12 +4,14 @@ calculated by hand."""
 from __future__ import annotations
 
 import struct
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.harness.federation import TOY, Federation, toy_model, toy_sites, umbel_node
-from tests.harness.servers import start_server
+from tests.harness.servers import child_env, start_server, umbel_bin
 
 pytestmark = pytest.mark.umbel_only("native rounds are ours")
 SECONDS = 120.0
@@ -157,3 +159,34 @@ def test_records_can_be_watched_from_any_of_them(federation):
         assert model.content.startswith(b"PK")
         missing = client.post("/v1/umbel/get-model", content=run + b"\x10\x07", headers=headers)
         assert missing.status_code == 404 and b"kept are those of rounds: 2" in missing.content
+
+
+def test_gc_removes_the_models_of_ended_runs(folder):
+    """They go with their runs, and with no other."""
+    home = folder / "gc-server"
+    with start_server("umbel", home=home) as server:
+        with Federation(server, folder / "gc", node=umbel_node("worker")) as federation:
+            done = federation.umbel_run(
+                toy_model.initial(1, 1), "--rounds", 1, "--watch"
+            ).result(SECONDS)
+            assert done.exit_code == 0, done.output
+
+    def kept() -> list[Path]:
+        return sorted(home.rglob("models/*/*.npz"))
+
+    def gc(*words: object) -> str:
+        command = [umbel_bin(), "superlink", "gc", "--port", server.port, *words]
+        result = subprocess.run(
+            [str(word) for word in command], env={**child_env(home), "UMBEL_HOME": str(home)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert len(kept()) == 1
+    gc("--older-than", 1)
+    assert len(kept()) == 1
+    assert "1 of 1" in gc("--older-than", 0, "--dry-run")
+    assert len(kept()) == 1
+    gc("--older-than", 0)
+    assert not kept() and not list(home.rglob("models/*"))

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "aggregation/weight_total.h"
 #include "base/result.h"
 #include "superlink/rounds/model.h"
 #include "superlink/rounds/reply.h"
@@ -70,6 +71,21 @@ class Aggregator {
   /// round   of the run, from 1.
   /// errors  kFailedPrecondition: with so few replies the model stays as it is.
   virtual Result<NextModel> Finish(uint32_t round) = 0;
+
+  /// One array of what Finish gives if replies of just this total weight come to count and nothing
+  /// is taken out again (see takebacks). Elements may be asked for once every one of these replies
+  /// is folded there. nullopt: not to be known before the end.
+  struct Foreseen {
+    NewArray array;
+    std::vector<NewArray> moments;
+  };
+  virtual Result<std::optional<Foreseen>> Foresee(size_t array, const aggregation::Divisor& total,
+                                                  uint32_t round) {
+    static_cast<void>(array), static_cast<void>(total), static_cast<void>(round);
+    return std::optional<Foreseen>();
+  }
+  /// How often something that was folded was taken out again.
+  virtual uint64_t takebacks() const { return 0; }
   /// After Finish: the nodes whose replies were used; nullopt: all.
   virtual std::optional<std::vector<NodeId>> Selected() const { return std::nullopt; }
 };

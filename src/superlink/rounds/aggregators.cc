@@ -1,5 +1,6 @@
 #include "superlink/rounds/aggregators.h"
 
+#include "aggregation/optimizer.h"
 #include "superlink/rounds/bagging.h"
 #include "superlink/rounds/spooled.h"
 #include "superlink/rounds/sums.h"
@@ -38,6 +39,16 @@ constexpr Way WayOf(Kind kind) {
 }  // namespace
 
 bool RunsNatively(aggregation::StrategyKind kind) { return WayOf(kind) != Way::kPython; }
+
+bool KeepsReplies(Kind kind) {
+  return WayOf(kind) == Way::kSpooled || WayOf(kind) == Way::kBagging;
+}
+
+size_t MomentCount(const aggregation::StrategySpec& strategy) {
+  if (WayOf(strategy.kind) != Way::kOptimised || aggregation::IsMean(strategy)) return 0;
+  const aggregation::Moments kept = aggregation::MomentsOf(strategy);
+  return size_t{kept.first} + size_t{kept.second};
+}
 
 std::vector<std::string> NativeStrategies() {
   std::vector<std::string> names;

@@ -12,6 +12,10 @@
 namespace umbel::superlink::rounds {
 
 bool RunsNatively(aggregation::StrategyKind kind);
+/// Whether it needs all replies of a round on the disk until the end: others keep sums.
+bool KeepsReplies(aggregation::StrategyKind kind);
+/// How many arrays of state, each of the model's shape, it keeps from round to round.
+size_t MomentCount(const aggregation::StrategySpec& strategy);
 /// Names of those that do.
 std::vector<std::string> NativeStrategies();
 

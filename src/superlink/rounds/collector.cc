@@ -73,6 +73,9 @@ Status Collector::Begin(const pb::Progress& progress, uint64_t early_from) {
     if (!progress.checkpoint().empty()) UMBEL_TRY(aggregator_->Load(progress.checkpoint()));
     if (aggregator_->CanFoldPieces() && model_.bytes() >= early_from)
       early_.emplace(engine_, run_id_, model_, plan_.Key("weighted_by_key"), *aggregator_);
+    // With over-selection nobody knows who will count.
+    if (early_ && plan_.close_train_at == 0)
+      foresight_.emplace(engine_, run_id_, model_, progress.round(), *aggregator_, 2 * early_from);
   }
   for (const pb::Answered& answered : progress.answered()) {
     const ObjectId id = ToId(answered.instruction());
@@ -115,6 +118,7 @@ Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
     if (at == parts_.end()) continue;
     Part& part = at->second;
     Answered(id);
+    ++kept_;
     part.outcome = judged.outcome;
     part.detail = std::move(judged.detail);
     part.seconds = UnixSeconds(engine_.clock().Now()) - asked_at_;
@@ -139,7 +143,30 @@ Result<bool> Collector::Look(const std::shared_ptr<Wakeable>& waker) {
   }
   if (early_ && !open_.empty()) UMBEL_TRY(early_->Look(open_, waker));
   if (pending_.size() >= kFoldTogether || (Full() && !pending_.empty())) UMBEL_TRY(Fold());
+  if (foresight_ && !open_.empty()) UMBEL_TRY(Foresee());
   return true;
+}
+
+Status Collector::Foresee() {
+  const auto outlook = early_->Foresee(open_);
+  if (!outlook) return {};
+  // Of those that are complete hardly anything is left to fold.
+  UMBEL_TRY(Fold());
+  aggregation::WeightTotal total = Total();
+  for (const double weight : outlook->weights) UMBEL_TRY(total.Add(weight));
+  foresight_->Look(total, outlook->ready);
+  return {};
+}
+
+aggregation::WeightTotal Collector::Total() const {
+  aggregation::WeightTotal total;
+  for (const auto& [id, part] : parts_)
+    if (part.outcome == Outcome::kAccepted && !total.Add(part.weight).ok()) return {};
+  return total;
+}
+
+std::unique_ptr<ModelWriter> Collector::TakeWriter() {
+  return foresight_ ? foresight_->Take(Total()) : ModelWriter::Make(engine_, run_id_);
 }
 
 Status Collector::Close() {
@@ -172,6 +199,7 @@ Result<std::vector<ObjectId>> Collector::Save(const std::string& path, pb::Progr
   UMBEL_TRY(Fold());
   // Half a reply is not to be in a checkpoint that nobody could take it out of.
   if (early_) UMBEL_TRY(early_->DropAll());
+  if (foresight_) foresight_->Drop();
   if (!path.empty()) UMBEL_TRY(aggregator_->Save(path));
   std::vector<ObjectId> saved;
   progress->clear_answered();
@@ -183,6 +211,7 @@ Result<std::vector<ObjectId>> Collector::Save(const std::string& path, pb::Progr
   }
   progress->set_checkpoint(path);
   spooled_ = 0;
+  kept_ = 0;
   return saved;
 }
 

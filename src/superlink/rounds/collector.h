@@ -17,6 +17,7 @@
 #include "superlink/engine.h"
 #include "superlink/rounds/aggregator.h"
 #include "superlink/rounds/early.h"
+#include "superlink/rounds/foresight.h"
 #include "superlink/rounds/plan.h"
 
 namespace umbel::rounds {
@@ -57,10 +58,14 @@ class Collector {
   /// Folds the rest, which may refuse some; of replies that are still arriving nothing stays.
   Status Close();
 
+  /// After Close: the writer of the next model, which may have written much of it already.
+  std::unique_ptr<ModelWriter> TakeWriter();
+
   /// Everybody has answered, or as many as the plan wants.
   bool Full() const;
-  /// Bytes of replies that were judged and are still kept.
+  /// Replies that were judged and are still kept: their bytes, their number.
   uint64_t spooled() const { return spooled_; }
+  size_t kept() const { return kept_; }
   size_t accepted() const;
   size_t asked() const { return parts_.size(); }
   Aggregator* aggregator() { return aggregator_.get(); }
@@ -82,6 +87,8 @@ class Collector {
   Collector(Engine& engine, RunId run_id, const Plan& plan, const Model& model, bool train);
   Status Begin(const ::umbel::rounds::Progress& progress, uint64_t early_from);
   Status Fold();
+  Status Foresee();
+  aggregation::WeightTotal Total() const;
   void Answered(const ObjectId& instruction);
 
   Engine& engine_;
@@ -96,7 +103,9 @@ class Collector {
   std::vector<Update> pending_;  // judged, not yet folded
   std::unique_ptr<Aggregator> aggregator_;
   std::optional<EarlyFold> early_;
+  std::optional<Foresight> foresight_;
   uint64_t spooled_ = 0;
+  size_t kept_ = 0;
 };
 
 }  // namespace umbel::superlink::rounds

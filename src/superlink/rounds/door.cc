@@ -1,8 +1,10 @@
 // POST /v1/umbel/...: native rounds, for whoever may command.
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <set>
 
 #include "aggregation/strategy.h"
 #include "base/file.h"
@@ -32,19 +34,23 @@ Task<Status> GetCapabilities(Site&, Exchange& exchange) {
   co_return co_await ReplyMessage(exchange, response);
 }
 
+Status CheckPlan(const std::string& plan) {
+  UMBEL_ASSIGN(const rounds::Plan read, rounds::ReadPlan(plan));
+  if (rounds::RunsNatively(read.strategy.kind)) return {};
+  return Fail(Code::kUnimplemented,
+              fmt::format("strategy {} does not run natively yet: use its class in a ServerApp",
+                          read.strategy.name()));
+}
+
 Task<Status> StartNativeRun(Site& site, Exchange& exchange) {
   pb::StartNativeRunRequest request;
   UMBEL_CO_TRY(co_await ReadMessage(exchange, &request, kStartRunMax));
   std::string plan = request.plan().SerializeAsString();
-  if (const auto read = rounds::ReadPlan(plan); !read.ok()) {
+  if (const Status plan_ok = CheckPlan(plan); !plan_ok.ok()) {
+    const std::string& why = plan_ok.error().message;
     site.Audit(exchange, "start-native-run", RunId{}, request.run().fab().hash_str(),
-               "refused: " + read.error().message);
-    co_return WireError(wire::kInvalidRunConfig, read.error().message);
-  } else if (!rounds::RunsNatively(read->strategy.kind)) {
-    co_return WireError(wire::kInvalidRunConfig,
-                        fmt::format("strategy {} does not run natively yet: use its class in a "
-                                    "ServerApp",
-                                    read->strategy.name()));
+               "refused: " + why);
+    co_return WireError(wire::kInvalidRunConfig, why);
   }
   auto run = std::make_shared<flwr::proto::StartRunRequest>();
   run->Swap(request.mutable_run());
@@ -127,8 +133,7 @@ Task<Status> WatchRounds(Site& site, Exchange& exchange) {
 Result<std::string> FindModel(const std::string& models, RunId run_id,
                               std::optional<uint32_t> round) {
   const std::filesystem::path folder = rounds::ModelFolder(models, run_id);
-  std::optional<uint32_t> newest;
-  std::string kept;
+  std::set<uint32_t> kept;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     unsigned number = 0;
@@ -136,15 +141,14 @@ Result<std::string> FindModel(const std::string& models, RunId run_id,
     if (std::sscanf(entry.path().filename().c_str(), "round-%u.np%c", &number, &end) != 2 ||
         entry.path().extension() != ".npz")
       continue;
-    kept += fmt::format("{}{}", kept.empty() ? "" : ", ", number);
-    if (!newest || number > *newest) newest = number;
+    kept.insert(number);
   }
-  if (round ? std::filesystem::exists(rounds::ModelPath(models, run_id, *round), error)
-            : newest.has_value())
-    return rounds::ModelPath(models, run_id, round ? *round : *newest);
-  return Fail(Code::kNotFound, fmt::format("run {} has no model{}; kept are those of rounds: {}",
-                                           run_id, round ? fmt::format(" of round {}", *round) : "",
-                                           kept.empty() ? "none" : kept));
+  if (round ? kept.contains(*round) : !kept.empty())
+    return rounds::ModelPath(models, run_id, round ? *round : *kept.rbegin());
+  return Fail(Code::kNotFound,
+              fmt::format("run {} has no model{}; kept are those of rounds: {}", run_id,
+                          round ? fmt::format(" of round {}", *round) : "",
+                          kept.empty() ? "none" : fmt::format("{}", fmt::join(kept, ", "))));
 }
 
 Task<Status> GetModel(Site& site, Exchange& exchange) {

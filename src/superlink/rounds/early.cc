@@ -41,6 +41,7 @@ struct EarlyFold::Reply {
     std::optional<tensor::NpyHead> npy;
     std::vector<std::optional<Piece>> folded;  // by chunk
     std::vector<bool> seen;
+    size_t prefix = 0;  // chunks from the first on that are folded
   };
   ObjectId id;
   RunObjects objects;
@@ -256,6 +257,7 @@ Status EarlyFold::Note(std::vector<Waiting>& group, const Status& folded) {
 
 Status EarlyFold::Retract(Reply& reply) {
   for (Reply::Array& array : reply.arrays) {
+    array.prefix = 0;
     for (size_t c = 0; c < array.folded.size(); ++c) {
       if (!array.folded[c]) continue;
       --folded_[{array.folded[c]->array, c}];
@@ -298,6 +300,25 @@ Status EarlyFold::Drop(const ObjectId& instruction) {
   UMBEL_TRY(Retract(*found->second));
   replies_.erase(found);
   return {};
+}
+
+std::optional<EarlyFold::Outlook> EarlyFold::Foresee(const std::vector<ObjectId>& open) {
+  Outlook outlook;
+  for (const ModelArray& array : model_.arrays) outlook.ready.push_back(array.npy.element_count);
+  for (const ObjectId& instruction : open) {
+    const auto found = replies_.find(instruction);
+    if (found == replies_.end() || !found->second->open || found->second->given_up)
+      return std::nullopt;
+    Reply& reply = *found->second;
+    outlook.weights.push_back(reply.weight);
+    for (size_t a = 0; a < reply.arrays.size(); ++a) {
+      Reply::Array& array = reply.arrays[a];
+      while (array.prefix < array.folded.size() && array.folded[array.prefix]) ++array.prefix;
+      const auto* last = array.prefix > 0 ? &*array.folded[array.prefix - 1] : nullptr;
+      outlook.ready[a] = std::min(outlook.ready[a], last ? last->first + last->count : 0);
+    }
+  }
+  return outlook;
 }
 
 Status EarlyFold::DropAll() {

@@ -40,6 +40,15 @@ class EarlyFold {
   /// All of them; they are folded when they are complete.
   Status DropAll();
 
+  /// What is known of replies that are still arriving.
+  struct Outlook {
+    std::vector<double> weights;
+    std::vector<uint64_t>
+        ready;  // of each array: elements folded of all of them, from the first on
+  };
+  /// nullopt: one to `open` has not said yet what it brings, or will be folded at its end only.
+  std::optional<Outlook> Foresee(const std::vector<ObjectId>& open);
+
  private:
   struct Reply;
   struct Waiting {

@@ -1,6 +1,7 @@
 #include "superlink/rounds/model.h"
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <optional>
 
@@ -51,7 +52,6 @@ Result<ModelArray> OpenArray(const std::string& name, const flower::ArrayRef& re
 
 /// A chunk of a new array: bytes [begin, begin + size) of its NPY file.
 struct Cut {
-  size_t array = 0;
   uint64_t begin = 0;
   uint64_t size = 0;
   ObjectId id;
@@ -61,8 +61,13 @@ struct Cut {
 struct Layout {
   std::string head;  // of the NPY file
   uint64_t item = 0;
-  uint64_t count = 0;
-  std::vector<size_t> cuts;
+};
+
+/// What one chunk is made from.
+struct Part {
+  const NewArray* array = nullptr;
+  const Layout* layout = nullptr;
+  Cut* cut = nullptr;
 };
 
 /// One chunk's object. `whole` may hold an earlier one, whose memory is used again.
@@ -108,21 +113,19 @@ Status StoreCut(Engine& engine, RunId run_id, const std::string& whole, Cut& cut
 
 /// A few chunks at once, because they are hashed side by side. `wholes` is room for them: fresh
 /// memory for each would cost as much as hashing it.
-Status WriteCuts(Engine& engine, RunId run_id, const std::vector<NewArray>& arrays,
-                 const std::vector<Layout>& layouts, std::span<Cut> cuts,
-                 std::vector<std::string>& wholes) {
+Status WriteParts(Engine& engine, RunId run_id, std::span<const Part> parts,
+                  std::vector<std::string>& wholes) {
   std::vector<std::string_view> views;
-  wholes.resize(std::max(wholes.size(), cuts.size()));
-  for (size_t i = 0; i < cuts.size(); ++i) {
-    const Cut& cut = cuts[i];
-    UMBEL_TRY(FillCut(arrays[cut.array], layouts[cut.array], cut, wholes[i]));
+  wholes.resize(std::max(wholes.size(), parts.size()));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    UMBEL_TRY(FillCut(*parts[i].array, *parts[i].layout, *parts[i].cut, wholes[i]));
     views.push_back(wholes[i]);
   }
-  std::vector<ObjectId> ids(cuts.size());
+  std::vector<ObjectId> ids(parts.size());
   tensor::Sha256Many(views, ids);
-  for (size_t i = 0; i < cuts.size(); ++i) {
-    cuts[i].id = ids[i];
-    UMBEL_TRY(StoreCut(engine, run_id, wholes[i], cuts[i]));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i].cut->id = ids[i];
+    UMBEL_TRY(StoreCut(engine, run_id, wholes[i], *parts[i].cut));
   }
   return {};
 }
@@ -220,91 +223,163 @@ Result<aggregation::NumberType> TypeOf(std::string_view descr) {
 
 namespace {
 
-/// The tree of one record and its objects.
-Result<TreeNode> WriteRecord(Engine& engine, RunId run_id, const std::vector<NewArray>& arrays,
-                             NewModel& made) {
-  std::vector<Layout> layouts(arrays.size());
+/// One array's chunks.
+struct ArrayWork {
+  std::string dtype;
+  std::vector<uint64_t> shape;
+  Layout layout;
   std::vector<Cut> cuts;
-  for (size_t a = 0; a < arrays.size(); ++a) {
-    Layout& layout = layouts[a];
-    layout.head = tensor::MakeNpyHead(arrays[a].dtype, arrays[a].shape);
-    UMBEL_ASSIGN(const auto npy, tensor::ParseNpyHead(layout.head));
+  size_t written = 0;  // of them, from the first on
+};
+
+class WriterImpl final : public ModelWriter {
+ public:
+  WriterImpl(Engine& engine, RunId run_id) : engine_(engine), run_id_(run_id) {}
+
+  Status Write(std::span<const Ready> ready) override {
+    std::vector<Part> parts;
+    std::vector<size_t> until;
+    for (const Ready& one : ready) {
+      ArrayWork& work = At(one.record, one.array);
+      UMBEL_TRY(Lay(*one.part, work));
+      size_t end = work.written;
+      while (end < work.cuts.size() && LastElement(work, end) <= one.elements) ++end;
+      Plan(work, *one.part, end, parts);
+      until.push_back(end);
+    }
+    UMBEL_TRY(Run(parts));
+    for (size_t i = 0; i < ready.size(); ++i)
+      At(ready[i].record, ready[i].array).written = until[i];
+    return {};
+  }
+
+  Result<NewModel> Finish(NextModel next) override {
+    std::vector<const std::vector<NewArray>*> records = {&next.arrays};
+    for (const auto& moment : next.moments) records.push_back(&moment);
+    std::vector<Part> parts;
+    for (size_t r = 0; r < records.size(); ++r) {
+      for (size_t a = 0; a < records[r]->size(); ++a) {
+        ArrayWork& work = At(r, a);
+        UMBEL_TRY(Lay((*records[r])[a], work));
+        Plan(work, (*records[r])[a], work.cuts.size(), parts);
+      }
+    }
+    UMBEL_TRY(Run(parts));
+    NewModel made;
+    TreeNode root;
+    UMBEL_ASSIGN(TreeNode arrays, AddRecord(0, next.arrays, made));
+    if (next.moments.empty()) {
+      made.tree = tensor::EncodeTree(arrays);
+      return made;
+    }
+    flower::Ordered<ObjectId> names = {{"arrays", arrays.id}};
+    std::vector<ObjectId> children = {arrays.id};
+    root.children.push_back(std::move(arrays));
+    for (size_t m = 0; m < next.moments.size(); ++m) {
+      UMBEL_ASSIGN(TreeNode record, AddRecord(m + 1, next.moments[m], made));
+      names.emplace_back(fmt::format("moment-{}", names.size()), record.id);
+      const size_t before = children.size();
+      PlaceOf(children, record.id);
+      if (children.size() > before) root.children.push_back(std::move(record));
+    }
+    root.id = AddSmall(run_id_, ObjectType::kRecordDict, children, flower::WriteNames(names), made);
+    made.tree = tensor::EncodeTree(root);
+    return made;
+  }
+
+ private:
+  ArrayWork& At(size_t record, size_t array) { return work_[{record, array}]; }
+
+  /// Cuts the array, unless it is cut already. One of another kind begins anew.
+  static Status Lay(const NewArray& array, ArrayWork& work) {
+    if (!work.cuts.empty() && work.dtype == array.dtype && work.shape == array.shape) return {};
+    work = {array.dtype, array.shape, {}, {}, 0};
+    work.layout.head = tensor::MakeNpyHead(array.dtype, array.shape);
+    UMBEL_ASSIGN(const auto npy, tensor::ParseNpyHead(work.layout.head));
     UMBEL_CHECK(npy.has_value());
-    layout.item = npy->item_size;
-    layout.count = npy->element_count;
-    const uint64_t size = layout.head.size() + layout.item * layout.count;
-    for (uint64_t begin = 0; begin < size; begin += flower::kArrayChunkSize) {
-      layout.cuts.push_back(cuts.size());
-      cuts.push_back({a, begin, std::min(flower::kArrayChunkSize, size - begin), {}, {}});
-    }
+    work.layout.item = npy->item_size;
+    const uint64_t size = work.layout.head.size() + npy->item_size * npy->element_count;
+    for (uint64_t begin = 0; begin < size; begin += flower::kArrayChunkSize)
+      work.cuts.push_back({begin, std::min(flower::kArrayChunkSize, size - begin), {}, {}});
+    return {};
   }
-  // A thread costs more than a small model does.
-  const size_t threads = cuts.size() > arrays.size() + 1 ? HardwareThreads() : 1;
-  const size_t together = std::clamp<size_t>(cuts.size() / threads, 1, kHashTogether);
-  std::mutex mutex;
-  std::vector<std::vector<std::string>> rooms;  // of threads that are between two tasks
-  UMBEL_TRY(ParallelFor((cuts.size() + together - 1) / together, threads, [&](size_t task) {
-    const std::span<Cut> group =
-        std::span(cuts).subspan(task * together, std::min(together, cuts.size() - task * together));
-    std::vector<std::string> room;
-    {
+
+  /// The number of elements up to the end of a chunk.
+  static uint64_t LastElement(const ArrayWork& work, size_t cut) {
+    const uint64_t end = work.cuts[cut].begin + work.cuts[cut].size;
+    return end <= work.layout.head.size() ? 0 : (end - work.layout.head.size()) / work.layout.item;
+  }
+
+  static void Plan(ArrayWork& work, const NewArray& array, size_t until, std::vector<Part>& parts) {
+    for (size_t c = work.written; c < until; ++c)
+      parts.push_back({&array, &work.layout, &work.cuts[c]});
+  }
+
+  Status Run(const std::vector<Part>& parts) {
+    uint64_t bytes = 0;
+    for (const Part& part : parts) bytes += part.cut->size;
+    // A thread costs more than a small model does.
+    const size_t threads = bytes > flower::kArrayChunkSize ? HardwareThreads() : 1;
+    const size_t together = std::clamp<size_t>(parts.size() / threads, 1, kHashTogether);
+    std::mutex mutex;
+    return ParallelFor((parts.size() + together - 1) / together, threads, [&](size_t task) {
+      const auto group = std::span(parts).subspan(
+          task * together, std::min(together, parts.size() - task * together));
+      std::vector<std::string> room;
+      {
+        const std::lock_guard lock(mutex);
+        if (!rooms_.empty()) room.swap(rooms_.back()), rooms_.pop_back();
+      }
+      const Status written = WriteParts(engine_, run_id_, group, room);
       const std::lock_guard lock(mutex);
-      if (!rooms.empty()) room.swap(rooms.back()), rooms.pop_back();
-    }
-    const Status written = WriteCuts(engine, run_id, arrays, layouts, group, room);
-    const std::lock_guard lock(mutex);
-    rooms.push_back(std::move(room));
-    return written;
-  }));
-  TreeNode root;
-  std::vector<ObjectId> array_ids;
-  flower::Ordered<ObjectId> names;
-  for (size_t a = 0; a < arrays.size(); ++a) {
-    UMBEL_ASSIGN(std::string dtype, DtypeName(arrays[a].dtype));
-    flower::ArrayBody body{std::move(dtype), {}, "numpy.ndarray", {}};
-    for (const uint64_t size : arrays[a].shape) body.shape.push_back(static_cast<int64_t>(size));
-    std::vector<ObjectId> chunk_ids;
-    for (const size_t i : layouts[a].cuts) {
-      body.chunks.push_back(PlaceOf(chunk_ids, cuts[i].id));
-      made.objects.push_back(std::move(cuts[i].object));
-    }
-    const ObjectId id =
-        AddSmall(run_id, ObjectType::kArray, chunk_ids, flower::WriteArray(body), made);
-    names.emplace_back(arrays[a].name, id);
-    const size_t before = array_ids.size();
-    PlaceOf(array_ids, id);
-    if (array_ids.size() == before) continue;  // equal to an earlier one
-    TreeNode node{id, {}};
-    for (const ObjectId& chunk : chunk_ids) node.children.push_back({chunk, {}});
-    root.children.push_back(std::move(node));
+      rooms_.push_back(std::move(room));
+      return written;
+    });
   }
-  root.id = AddSmall(run_id, ObjectType::kArrayRecord, array_ids, flower::WriteNames(names), made);
-  return root;
-}
+
+  /// The tree of one record and its objects.
+  Result<TreeNode> AddRecord(size_t record, const std::vector<NewArray>& arrays, NewModel& made) {
+    TreeNode root;
+    std::vector<ObjectId> array_ids;
+    flower::Ordered<ObjectId> names;
+    for (size_t a = 0; a < arrays.size(); ++a) {
+      UMBEL_ASSIGN(std::string dtype, DtypeName(arrays[a].dtype));
+      flower::ArrayBody body{std::move(dtype), {}, "numpy.ndarray", {}};
+      for (const uint64_t size : arrays[a].shape) body.shape.push_back(static_cast<int64_t>(size));
+      std::vector<ObjectId> chunk_ids;
+      for (Cut& cut : At(record, a).cuts) {
+        body.chunks.push_back(PlaceOf(chunk_ids, cut.id));
+        made.objects.push_back(std::move(cut.object));
+      }
+      const ObjectId id =
+          AddSmall(run_id_, ObjectType::kArray, chunk_ids, flower::WriteArray(body), made);
+      names.emplace_back(arrays[a].name, id);
+      const size_t before = array_ids.size();
+      PlaceOf(array_ids, id);
+      if (array_ids.size() == before) continue;  // equal to an earlier one
+      TreeNode node{id, {}};
+      for (const ObjectId& chunk : chunk_ids) node.children.push_back({chunk, {}});
+      root.children.push_back(std::move(node));
+    }
+    root.id =
+        AddSmall(run_id_, ObjectType::kArrayRecord, array_ids, flower::WriteNames(names), made);
+    return root;
+  }
+
+  Engine& engine_;
+  const RunId run_id_;
+  std::map<std::pair<size_t, size_t>, ArrayWork> work_;  // by record and array
+  std::vector<std::vector<std::string>> rooms_;          // of threads that are between two tasks
+};
 
 }  // namespace
 
+std::unique_ptr<ModelWriter> ModelWriter::Make(Engine& engine, RunId run_id) {
+  return std::make_unique<WriterImpl>(engine, run_id);
+}
+
 Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next) {
-  NewModel made;
-  UMBEL_ASSIGN(TreeNode arrays, WriteRecord(engine, run_id, next.arrays, made));
-  if (next.moments.empty()) {
-    made.tree = tensor::EncodeTree(arrays);
-    return made;
-  }
-  flower::Ordered<ObjectId> names = {{"arrays", arrays.id}};
-  std::vector<ObjectId> children = {arrays.id};
-  TreeNode root;
-  root.children.push_back(std::move(arrays));
-  for (const auto& moment : next.moments) {
-    UMBEL_ASSIGN(TreeNode record, WriteRecord(engine, run_id, moment, made));
-    names.emplace_back(fmt::format("moment-{}", names.size()), record.id);
-    const size_t before = children.size();
-    PlaceOf(children, record.id);
-    if (children.size() > before) root.children.push_back(std::move(record));
-  }
-  root.id = AddSmall(run_id, ObjectType::kRecordDict, children, flower::WriteNames(names), made);
-  made.tree = tensor::EncodeTree(root);
-  return made;
+  return ModelWriter::Make(engine, run_id)->Finish(std::move(next));
 }
 
 }  // namespace umbel::superlink::rounds

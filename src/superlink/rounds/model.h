@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -66,9 +67,34 @@ struct NewModel {
   std::vector<State::ModelObject> objects;
 };
 
-/// cost    one pass over the arrays on all cores: filled, hashed and written in chunks of 5 MiB, of
-///         which each core holds four.
-/// errors  kResourceExhausted: the disk is full; what `fill` returns.
+/// Writes a new model, chunk by chunk: some of it before all of it is known. What it has written
+/// and did not give out goes with it.
+class ModelWriter {
+ public:
+  static std::unique_ptr<ModelWriter> Make(Engine& engine, RunId run_id);
+  virtual ~ModelWriter() = default;
+
+  /// The first elements of one array.
+  struct Ready {
+    size_t record = 0;  // 0: the arrays; 1, ...: moments
+    size_t array = 0;
+    const NewArray* part = nullptr;
+    uint64_t elements = 0;
+  };
+  /// Writes the chunks that lie within these, if they are not written yet. Finish, and every other
+  /// call, must be given arrays of the same bytes there; one of another dtype or shape is written
+  /// anew.
+  ///
+  /// errors  as Finish.
+  virtual Status Write(std::span<const Ready> ready) = 0;
+  /// Writes the rest.
+  ///
+  /// cost    one pass over the arrays on all cores: filled, hashed and written in chunks of 5 MiB,
+  ///         of which each core holds four.
+  /// errors  kResourceExhausted: the disk is full; what `fill` returns.
+  virtual Result<NewModel> Finish(NextModel next) = 0;
+};
+
 Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next);
 
 /// NumPy's name of a descr: "float32" of "<f4".

@@ -2,6 +2,7 @@
 
 #include "aggregation/dtype.h"
 #include "aggregation/optimizer.h"
+#include "superlink/rounds/aggregators.h"
 #include "superlink/rounds/sums.h"
 
 namespace umbel::superlink::rounds {
@@ -42,27 +43,44 @@ class Optimised final : public Aggregator {
   Result<NextModel> Finish(uint32_t round) override {
     UMBEL_ASSIGN(NextModel next, sums_->Finish(round));
     if (aggregation::IsMean(spec_)) return next;
-    const aggregation::Moments kept = aggregation::MomentsOf(spec_);
-    const size_t moments = size_t{kept.first} + size_t{kept.second};
-    next.moments.resize(moments);
+    next.moments.resize(MomentCount(spec_));
     for (size_t a = 0; a < model_.arrays.size(); ++a) {
-      UMBEL_ASSIGN(const Work work, Prepare(a, std::move(next.arrays[a]), moments));
-      const std::string moment_dtype = DescrOf(work.types.compute);
-      const auto fill = [this, work, round, kept](size_t wanted) {
-        return
-            [this, work, round, kept, wanted](uint64_t first, uint64_t count, std::span<char> out) {
-              return Step(work, round, kept, wanted, first, count, out);
-            };
-      };
-      const std::string& name = work.mean.name;
-      next.arrays[a] = {name, DescrOf(work.types.result), work.mean.shape, fill(0)};
-      for (size_t m = 0; m < moments; ++m)
-        next.moments[m].push_back({name, moment_dtype, work.mean.shape, fill(m + 1)});
+      UMBEL_ASSIGN(Foreseen stepped, ArrayOf(a, std::move(next.arrays[a]), round));
+      next.arrays[a] = std::move(stepped.array);
+      for (size_t m = 0; m < next.moments.size(); ++m)
+        next.moments[m].push_back(std::move(stepped.moments[m]));
     }
     return next;
   }
 
+  Result<std::optional<Foreseen>> Foresee(size_t array, const aggregation::Divisor& total,
+                                          uint32_t round) override {
+    UMBEL_ASSIGN(auto mean, sums_->Foresee(array, total, round));
+    if (!mean || aggregation::IsMean(spec_)) return mean;
+    UMBEL_ASSIGN(Foreseen stepped, ArrayOf(array, std::move(mean->array), round));
+    return std::optional(std::move(stepped));
+  }
+  uint64_t takebacks() const override { return sums_->takebacks(); }
+
  private:
+  /// The step of one array from its mean.
+  Result<Foreseen> ArrayOf(size_t a, NewArray mean, uint32_t round) const {
+    const aggregation::Moments kept = aggregation::MomentsOf(spec_);
+    const size_t moments = MomentCount(spec_);
+    UMBEL_ASSIGN(const Work work, Prepare(a, std::move(mean), moments));
+    const auto fill = [this, work, round, kept](size_t wanted) {
+      return
+          [this, work, round, kept, wanted](uint64_t first, uint64_t count, std::span<char> out) {
+            return Step(work, round, kept, wanted, first, count, out);
+          };
+    };
+    const std::string& name = work.mean.name;
+    Foreseen stepped{{name, DescrOf(work.types.result), work.mean.shape, fill(0)}, {}};
+    for (size_t m = 0; m < moments; ++m)
+      stepped.moments.push_back({name, DescrOf(work.types.compute), work.mean.shape, fill(m + 1)});
+    return stepped;
+  }
+
   Result<Work> Prepare(size_t a, NewArray mean, size_t moments) const {
     Work work;
     work.current = &model_.arrays[a];

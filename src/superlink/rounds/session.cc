@@ -26,6 +26,9 @@ namespace {
 constexpr double kTtl = 43'200;       // seconds, Flower's own
 constexpr double kTtlBeyond = 3'600;  // a phase's instructions outlive its timeout by this
 constexpr double kDiskModels = 12;    // beside the spool
+constexpr double kSumsModels = 4;     // a checkpoint: 16 bytes for 4 of a reply
+constexpr double kSegmentModels = 1;  // segment files are set aside whole
+constexpr size_t kRepliesMin = 2;     // on disk at once, however little room there is
 constexpr std::chrono::seconds kLookAgain{60};
 
 class SessionImpl final : public Session {
@@ -106,7 +109,8 @@ class SessionImpl final : public Session {
     // What cannot be summed is refused before anybody is asked.
     UMBEL_ASSIGN(const auto aggregator, MakeAggregator(plan_, model_));
     static_cast<void>(aggregator);
-    UMBEL_TRY(CheckDisk());
+    UMBEL_TRY(CheckDisk(plan_.spool_models + kDiskModels, "its rounds"));
+    progress_.set_model_bytes(model_.bytes());
     progress_.set_seed(plan_.seed != 0 ? plan_.seed : engine_.rng().U64());
     progress_.set_round(1);
     progress_.set_started_at(UnixSeconds(Now()));
@@ -115,19 +119,44 @@ class SessionImpl final : public Session {
     return Save({}, {});
   }
 
-  /// Spool, two checkpoints, two models as objects and one as a file: see DESIGN.md.
-  Status CheckDisk() const {
+  /// Whether so many models fit on the disk: see DESIGN.md.
+  Status CheckDisk(double models, std::string_view what) const {
     if (setup_.checkpoints.empty()) return {};
-    const double models = plan_.spool_models + kDiskModels;
     const auto need = static_cast<uint64_t>(models * static_cast<double>(model_.bytes()));
     std::error_code error;
     const auto space = std::filesystem::space(setup_.checkpoints, error);
     if (error || space.available >= need) return {};
     return Fail(
         Code::kResourceExhausted,
-        fmt::format("its rounds may take {} bytes of disk, {:.0f} times its model; '{}' has "
-                    "{} free: make room, or lower spool_models ({})",
-                    need, models, setup_.checkpoints, space.available, plan_.spool_models));
+        fmt::format("{} may take {} bytes of disk, {:.0f} times its model; '{}' has {} free: make "
+                    "room{}",
+                    what, need, models, setup_.checkpoints, space.available,
+                    KeepsReplies(plan_.strategy.base().kind)
+                        ? ", or ask fewer nodes"
+                        : fmt::format(", or lower spool_models ({})", plan_.spool_models)));
+  }
+
+  /// How many replies may lie on the disk at once, so that all stays within spool_models +
+  /// kDiskModels first models: beside a checkpoint, its successor and the model as it is; and
+  /// beside a checkpoint, the model as it is and the next one. 0: any number.
+  size_t RepliesAtOnce() const {
+    const auto unit = static_cast<double>(progress_.model_bytes());
+    if (!training() || KeepsReplies(plan_.strategy.base().kind) || unit == 0 ||
+        model_.bytes() < setup_.fold_early_from)
+      return 0;
+    const auto all_bytes = [](const Model& model) {
+      uint64_t sum = model.bytes();
+      for (const auto& moment : model.moments)
+        for (const ModelArray& array : moment) sum += array.data_bytes();
+      return static_cast<double>(sum);
+    };
+    const double now = all_bytes(model_) / unit;
+    // Optimisers compute in float64, and keep what they compute.
+    const double next =
+        std::max(now, 2.0 * static_cast<double>(MomentCount(plan_.strategy.base()) + 1));
+    const double room = plan_.spool_models + kDiskModels - kSegmentModels - now - kSumsModels -
+                        std::max(kSumsModels, next);
+    return std::max(kRepliesMin, static_cast<size_t>(std::clamp(room, 0.0, plan_.spool_models)));
   }
 
   /// Writes the row, and what else belongs to the same moment, and waits until it is durable.
@@ -170,6 +199,9 @@ class SessionImpl final : public Session {
       return false;
     }
     said_waiting_ = false;
+    if (train && KeepsReplies(plan_.strategy.base().kind))
+      UMBEL_TRY(CheckDisk(static_cast<double>(cohort.nodes.size()) + kDiskModels / 3,
+                          fmt::format("a round of {} nodes", cohort.nodes.size())));
     InstructionSpec spec;
     spec.run_id = setup_.run_id;
     spec.type = train ? "train" : "evaluate";
@@ -242,6 +274,10 @@ class SessionImpl final : public Session {
   /// nobody.
   Status Collect() {
     deadline_ = Now() + Micros(static_cast<int64_t>(plan_.timeout * 1e6));
+    replies_at_once_ = RepliesAtOnce();
+    engine_.Read([&](State& state, WallTime) {
+      if (Run* run = state.FindRun(setup_.run_id)) state.BoundReplies(*run, replies_at_once_);
+    });
     UMBEL_ASSIGN(collector_,
                  Collector::Make(engine_, setup_.run_id, plan_, model_, phase() == Phase::kTrain,
                                  progress_, setup_.fold_early_from));
@@ -257,9 +293,19 @@ class SessionImpl final : public Session {
       return true;
     }
     const double spool = plan_.spool_models * static_cast<double>(model_.bytes());
-    if (collector_->spooled() > static_cast<uint64_t>(spool)) UMBEL_TRY(Checkpoint());
+    if (collector_->spooled() > static_cast<uint64_t>(spool) || RoomIsWanted())
+      UMBEL_TRY(Checkpoint());
     wait_until_ = std::min(wait_until_, deadline_);
     return false;
+  }
+
+  /// Nodes are held back, and it is worth a checkpoint to let them go on.
+  bool RoomIsWanted() {
+    if (replies_at_once_ == 0 || collector_->kept() * 2 < replies_at_once_) return false;
+    return engine_.Read([&](State& state, WallTime) {
+      const Run* run = state.FindRun(setup_.run_id);
+      return run != nullptr && run->room.wanted;
+    });
   }
 
   /// Saves the sums, so that the replies in them need not be kept.
@@ -305,7 +351,7 @@ class SessionImpl final : public Session {
       auto next = collector_->aggregator()->Finish(progress_.round());
       if (!next.ok() && next.error().code != Code::kFailedPrecondition) return Fail(next.error());
       if (next.ok()) {
-        UMBEL_ASSIGN(NewModel made, WriteModel(engine_, setup_.run_id, *std::move(next)));
+        UMBEL_ASSIGN(NewModel made, collector_->TakeWriter()->Finish(*std::move(next)));
         row_.model_tree = std::move(made.tree);
         objects = std::move(made.objects);
       } else {
@@ -482,6 +528,7 @@ class SessionImpl final : public Session {
   WallTime wait_until_;
   WallTime wait_began_;
   bool said_waiting_ = false;
+  size_t replies_at_once_ = 0;         // on disk, in this phase; 0: any number
   flower::MetricRecord last_metrics_;  // of the phase that ends, or has ended
 };
 

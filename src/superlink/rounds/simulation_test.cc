@@ -55,7 +55,7 @@ void Require(bool condition, const std::string& what) {
 
 /// What has happened in all histories: a world in which nothing does shows nothing.
 struct Tally {
-  uint64_t events = 0, kills = 0, kills_in_steps = 0, lost_batches = 0, checkpoints = 0;
+  uint64_t events = 0, kills = 0, kills_in_steps = 0, lost_batches = 0, checkpoints = 0, held = 0;
   uint64_t accepted = 0, refused = 0, late_or_gone = 0;
 };
 
@@ -547,6 +547,7 @@ class Simulation {
     }
     if (Chance(losses_)) return Settle(call);
     const NodeId node = nodes_[call.node].id;
+    bool held = false;
     auto [known, commit] = engine_->Apply([&](State& state, WallTime now, Changes& changes) {
       ::umbel::superlink::Run* run = state.FindRun(run_id_);
       if (!run) return false;
@@ -567,6 +568,8 @@ class Simulation {
           const auto upload = state.CheckUpload(*run, node, call.object, call.session, now);
           if (upload == State::Upload::kRefused) return false;
           if (upload == State::Upload::kAlreadyHere) break;
+          held = call.reply->chunks.contains(call.object) && !state.LetIn(*run, node, nullptr, now);
+          if (held) return false;
           const std::string& bytes = call.reply->objects.at(call.object);
           store::ObjectRow row;
           row.run_id = run_id_;
@@ -589,6 +592,11 @@ class Simulation {
       }
       return true;
     });
+    if (held) {  // the connection is not read on
+      ++tally_.held;
+      if (!call.echo) calls_.push_back(std::move(call));
+      return;
+    }
     call.commit = commit;
     call.stored = known;
     inside_.push_back(std::move(call));
@@ -1092,17 +1100,17 @@ TEST(Simulation, EveryHistoryEndsWithTheExactMeanOfWhatWasAccepted) {
     all.kills_in_steps += one_more.kills_in_steps;
     all.lost_batches += one_more.lost_batches;
     all.checkpoints += one_more.checkpoints;
+    all.held += one_more.held;
     all.accepted += one_more.accepted;
     all.refused += one_more.refused;
     all.late_or_gone += one_more.late_or_gone;
     if (one && std::getenv("UMBEL_HISTORY")) std::printf("%s", simulation.History().c_str());
   }
   fmt::print(
-      "{} events; {} kills, {} of them in steps; {} batches lost; {} checkpoints; {} replies "
-      "accepted, "
-      "{} refused, {} late or gone\n",
-      all.events, all.kills, all.kills_in_steps, all.lost_batches, all.checkpoints, all.accepted,
-      all.refused, all.late_or_gone);
+      "{} events; {} kills, {} of them in steps; {} batches lost; {} checkpoints; {} objects "
+      "held back; {} replies accepted, {} refused, {} late or gone\n",
+      all.events, all.kills, all.kills_in_steps, all.lost_batches, all.checkpoints, all.held,
+      all.accepted, all.refused, all.late_or_gone);
 }
 
 }  // namespace

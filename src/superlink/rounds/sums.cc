@@ -24,7 +24,7 @@ using aggregation::ExactSum;
 
 // Sums may take this many bytes: twice what ordinary float32 needs is out of bounds for a whole
 // model, so that magnitudes chosen to be hostile cost their sender the round and nobody the memory.
-constexpr double kSumModels = 5.5;
+constexpr double kSumModels = 5;
 constexpr uint64_t kSumBytes = uint64_t{32} << 20;
 
 constexpr uint64_t kTaskElements = uint64_t{64}
@@ -150,7 +150,10 @@ class Sums final : public Aggregator {
 
   bool CanFoldPieces() const override { return true; }
   Status AddPieces(std::span<const Piece> pieces) override { return FoldPieces(pieces, false); }
-  Status RemovePieces(std::span<const Piece> pieces) override { return FoldPieces(pieces, true); }
+  Status RemovePieces(std::span<const Piece> pieces) override {
+    ++takebacks_;
+    return FoldPieces(pieces, true);
+  }
 
   bool CanSave() const override { return true; }
 
@@ -184,32 +187,47 @@ class Sums final : public Aggregator {
         const ssize_t got = ::read(file.get(), bytes.data(), bytes.size());
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return Fail(SystemError("read", path));
-        if (got == 0) return Fail(Code::kDataLoss, fmt::format("'{}' is too short", path));
+        if (got == 0) return Fail(Code::kDataLoss, "it is too short");
         bytes = bytes.subspan(static_cast<size_t>(got));
       }
       return {};
     };
-    return ReadAll(reader);
+    const Status read = ReadAll(reader);
+    if (read.ok()) return {};
+    return Fail(read.error().code,
+                fmt::format("the sums in '{}' cannot be read: {}", path, read.error().message));
   }
 
   Result<NextModel> Finish(uint32_t) override {
     std::vector<NewArray> arrays;
-    divisor_.emplace(total_);
+    const aggregation::Divisor divisor(total_);
     for (size_t a = 0; a < names_.size(); ++a) {
       UMBEL_TRY(Unite(a));
-      const ExactSum& sum = sums_[a].begin()->second;
-      const ElementType type = aggregation::ResultType(sum.type());
-      NewArray array{names_[a], type.Descr(), shapes_[a], {}};
-      array.fill = [this, &sum](uint64_t first, uint64_t count, std::span<char> out) {
-        return sum.Mean(*divisor_, first, count, std::as_writable_bytes(out));
-      };
-      arrays.push_back(std::move(array));
+      arrays.push_back(MeanOf(a, divisor));
     }
     return NextModel{std::move(arrays), {}};
   }
 
+  Result<std::optional<Foreseen>> Foresee(size_t array, const aggregation::Divisor& total,
+                                          uint32_t) override {
+    const std::lock_guard lock(mutex_);
+    // Replies of several dtypes are united at the end.
+    if (sums_[array].size() != 1) return std::optional<Foreseen>();
+    return std::optional(Foreseen{MeanOf(array, total), {}});
+  }
+  uint64_t takebacks() const override { return takebacks_; }
+
  private:
   using ByType = std::map<std::string, ExactSum>;
+
+  NewArray MeanOf(size_t a, const aggregation::Divisor& divisor) const {
+    const ExactSum& sum = sums_[a].begin()->second;
+    NewArray array{names_[a], aggregation::ResultType(sum.type()).Descr(), shapes_[a], {}};
+    array.fill = [&sum, divisor](uint64_t first, uint64_t count, std::span<char> out) {
+      return sum.Mean(divisor, first, count, std::as_writable_bytes(out));
+    };
+    return array;
+  }
 
   Result<ExactSum*> SumFor(size_t array, ElementType type) {
     const std::lock_guard lock(mutex_);
@@ -286,6 +304,7 @@ class Sums final : public Aggregator {
 
   /// An update that was refused had begun to be folded while it arrived.
   Status RemoveFolded(const Update& update, const std::vector<Source>& sources) {
+    ++takebacks_;
     std::vector<char> bytes;
     for (size_t a = 0; a < update.folded.size(); ++a) {
       for (const ElementRange& range : update.folded[a]) {
@@ -424,9 +443,9 @@ class Sums final : public Aggregator {
     std::erase_if(sums, [&](const auto& entry) { return !counted_[array].contains(entry.first); });
     if (sums.empty()) {
       UMBEL_ASSIGN(const Dtype dtype, aggregation::ParseDtype(types_[array]));
-      return SumFor(array, dtype.type).ok()
-                 ? Status()
-                 : Status(Fail(Code::kResourceExhausted, "no memory for sums"));
+      UMBEL_ASSIGN(ExactSum * sum, SumFor(array, dtype.type));
+      static_cast<void>(sum);
+      return {};
     }
     std::map<std::pair<uint64_t, uint8_t>, ElementType> by_count;
     std::map<uint8_t, uint64_t> counts;  // by the size of the mean's element
@@ -464,12 +483,14 @@ class Sums final : public Aggregator {
   Status ReadAll(const aggregation::ByteReader& reader) {
     aggregation::WordSource source(reader);
     const auto broken = [](std::string_view what) {
-      return Fail(Code::kDataLoss, fmt::format("a checkpoint of sums {}", what));
+      return Fail(Code::kDataLoss, fmt::format("the file {}", what));
     };
     UMBEL_ASSIGN(const uint64_t version, source.Take());
-    if (version != kFileVersion) return broken(fmt::format("has version {}", version));
+    if (version != kFileVersion)
+      return broken(fmt::format("has version {}, not {}", version, kFileVersion));
     UMBEL_ASSIGN(const uint64_t arrays, source.Take());
-    if (arrays != sums_.size()) return broken(fmt::format("is of {} arrays", arrays));
+    if (arrays != sums_.size())
+      return broken(fmt::format("is of {} arrays, the model has {}", arrays, sums_.size()));
     std::array<uint64_t, aggregation::WeightTotal::kWords> words;
     for (uint64_t& word : words) {
       UMBEL_ASSIGN(word, source.Take());
@@ -499,7 +520,7 @@ class Sums final : public Aggregator {
   std::vector<ByType> sums_;  // of each array, by the dtype of the updates
   std::vector<std::map<std::string, uint64_t>> counted_;  // of each array: updates of each dtype
   aggregation::WeightTotal total_;
-  std::optional<aggregation::Divisor> divisor_;
+  std::atomic<uint64_t> takebacks_ = 0;
 };
 
 }  // namespace
