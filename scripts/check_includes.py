@@ -21,7 +21,8 @@ ROOMS: dict[str, set[str]] = {
     "flower": {"base", "tensor", "http"},
     "superlink": {"base", "process", "tensor", "store", "http", "flower", "aggregation"},
     "supernode": {"base", "process", "tensor", "store", "http", "flower"},
-    "cli": {"base", "http", "tensor", "flower", "store", "superlink", "supernode"},
+    "rounds_client": {"base", "tensor", "http", "flower"},
+    "cli": {"base", "http", "tensor", "flower", "store", "superlink", "supernode", "rounds_client"},
     "clientapp": {"base", "tensor", "flower", "http", "supernode", "cli"},
 }
 # These folders stand above all rooms and may include any.
