@@ -21,6 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "flower": {"base", "tensor", "http"},
     "superlink": {"base", "process", "tensor", "store", "http", "flower", "aggregation"},
     "supernode": {"base", "process", "tensor", "store", "http", "flower"},
+    "orchestrator": {"base", "process"},
     "cli": {"base", "http", "tensor", "flower", "store", "superlink", "supernode"},
     "clientapp": {"base", "tensor", "flower", "http", "supernode", "cli"},
 }
