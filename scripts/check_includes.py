@@ -22,7 +22,17 @@ ROOMS: dict[str, set[str]] = {
     "superlink": {"base", "process", "tensor", "store", "http", "flower", "aggregation"},
     "supernode": {"base", "process", "tensor", "store", "http", "flower"},
     "rounds_client": {"base", "tensor", "http", "flower"},
-    "cli": {"base", "http", "tensor", "flower", "store", "superlink", "supernode", "rounds_client"},
+    "orchestrator": {"base", "process"},
+    "tracking": {"base", "store", "http"},
+    "manager": {
+        "base", "process", "tensor", "store", "http", "flower", "orchestrator", "tracking",
+        "rounds_client",
+    },
+    "doors": {"base", "http", "orchestrator", "tracking", "manager"},
+    "cli": {
+        "base", "http", "tensor", "flower", "store", "superlink", "supernode", "rounds_client",
+        "orchestrator", "manager", "doors",
+    },
     "clientapp": {"base", "tensor", "flower", "http", "supernode", "cli"},
 }
 # These folders stand above all rooms and may include any.
