@@ -4,7 +4,7 @@ namespace umbel::manager {
 
 std::any Jobs::RunAny(const std::string& name, std::function<std::any(std::stop_token)> work) {
   Reap();
-  if (inline_) return work({});
+  if (at_once_) return work({});
   const auto found = jobs_.find(name);
   if (found == jobs_.end()) {
     auto job = std::make_unique<Job>();

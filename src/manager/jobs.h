@@ -21,9 +21,9 @@ namespace umbel::manager {
 
 class Jobs {
  public:
-  /// inline_  for tests: jobs are done where they are begun.
-  explicit Jobs(std::function<void()> done, bool inline_ = false)
-      : done_(std::move(done)), inline_(inline_) {}
+  /// at_once  for tests: jobs are done where they are begun.
+  explicit Jobs(std::function<void()> done, bool at_once = false)
+      : done_(std::move(done)), at_once_(at_once) {}
   ~Jobs() { Stop(); }
 
   /// Begins it, unless it has begun. Its result, once; nullopt while it is under way. After that
@@ -56,7 +56,7 @@ class Jobs {
   void Reap();
 
   const std::function<void()> done_;
-  const bool inline_;
+  const bool at_once_;
   std::map<std::string, std::unique_ptr<Job>> jobs_;
   std::vector<std::unique_ptr<Job>> ending_;
 };

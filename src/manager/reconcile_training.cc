@@ -68,8 +68,8 @@ Status TellTracker(tracking::Tracker& tracker, const Project& project, const Sla
   const auto add = [&](const std::string& name, double value) {
     metrics.push_back({name, value, at, round.round});
   };
+  UMBEL_TRY(tracker.Begin(StartOf(project, sla, round)));
   if (record.kind == "train") {
-    UMBEL_TRY(tracker.Begin(StartOf(project, sla, round)));
     add("train_seconds", record.seconds);
     add("train_clients", record.accepted);
     add("received_bytes", static_cast<double>(record.bytes));
@@ -110,7 +110,8 @@ Status Reconciler::EndRounds(const Project& project, const std::string& status) 
   for (const Round& round : rounds) {
     if (round.ended_at > 0 || !FindTracking(project.customer)) continue;
     UMBEL_ASSIGN(tracking::Tracker* const tracker, TrackerOf(project.customer));
-    UMBEL_TRY(tracker->End(KeyOf(project, round.round), status, Now()));
+    const Status ended = tracker->End(KeyOf(project, round.round), status, Now());
+    if (!ended.ok() && ended.error().code != Code::kNotFound) return ended;
   }
   return {};
 }
