@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def main() -> int:
     except OSError as error:  # of our own doing: a full disk, a folder that may not be written
         result = {"error": one_line(f"{arguments.command} failed: {error}")}
         say(f"error: {result['error']}")
+    except Exception as error:  # ours, or of a library's: whoever waits for a result gets one
+        traceback.print_exc(file=sys.stdout)
+        text = one_line(f"{type(error).__name__}: {error}", 300)
+        result = {"error": f"{arguments.command} failed in a way it should not: {text}"}
     if arguments.out is not None:
         write_json(arguments.out, result)
     return 1 if "error" in result else 0

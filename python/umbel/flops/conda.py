@@ -177,7 +177,7 @@ def _from_conda(text: str) -> tuple[str, str]:
             "write the package without it, or under pip:"
         )
     found = _SPEC.fullmatch(text)
-    if not found or "[" in text or "*" in found["name"]:
+    if not found or "[" in text or text[found.end("name") :].startswith("*"):
         raise _Fault(f"{shown} is not of the form NAME, NAME=VERSION or NAME>=VERSION")
     name = found["name"].lower()
     clauses = _clauses(found["rest"].strip(), shown)

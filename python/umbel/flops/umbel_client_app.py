@@ -38,7 +38,8 @@ _model: umbel_model.Model | None = None
 def _learner(context: Context) -> umbel_model.Model:
     global _model
     if _model is None:
-        os.environ.setdefault("ML_MODEL_FLAVOR", str(context.run_config["ml-model-flavor"]))
+        if flavor := context.run_config.get("ml-model-flavor"):
+            os.environ.setdefault("ML_MODEL_FLAVOR", str(flavor))  # flops_utils looks there
         started = time.monotonic()
         model = umbel_model.Model(os.path.dirname(os.path.abspath(__file__)))
         model.take_data()
