@@ -282,8 +282,8 @@ TEST_P(EachStage, IsDeletedWithoutATrace) {
   EXPECT_EQ(world.OnGround(), (Names{"tracking"}));
   EXPECT_TRUE(world.Timeline(id).empty());
   EXPECT_FALSE(std::filesystem::exists(FolderOf(world.options(), id)));
-  for (const Service& service :
-       *world.store().Read([](Connection& db) { return ListServices(db, true); }))
+  const auto services = world.store().Read([](Connection& db) { return ListServices(db, true); });
+  for (const Service& service : *services)
     EXPECT_EQ(service.project, "");
   for (const auto& [key, run] : world.mlflow.runs) EXPECT_NE(run.status, "") << key;
 }
@@ -291,7 +291,7 @@ TEST_P(EachStage, IsDeletedWithoutATrace) {
 INSTANTIATE_TEST_SUITE_P(Stages, EachStage,
                          ::testing::Values(Stage::kPrepare, Stage::kBuild, Stage::kDeploy,
                                            Stage::kTrain, Stage::kRecord),
-                         [](const auto& info) { return std::string(Name(info.param)); });
+                         [](const auto& stage) { return std::string(Name(stage.param)); });
 
 /// What a project leaves behind, as far as it must not depend on when its manager was killed.
 std::string Traces(World& world, const std::string& id) {

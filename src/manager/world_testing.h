@@ -353,9 +353,9 @@ class World {
   }
   std::vector<std::string> Timeline(const std::string& id) {
     std::vector<std::string> texts;
-    for (const Entry& entry :
-         *store_->Read([&](Connection& db) { return ListEntries(db, id, 0, 1000); }))
-      texts.push_back(entry.text);
+    const auto entries =
+        store_->Read([&](Connection& db) { return ListEntries(db, id, 0, 1000); });
+    for (const Entry& entry : *entries) texts.push_back(entry.text);
     return texts;
   }
   /// Names of what is on the ground, without the hash and number.
