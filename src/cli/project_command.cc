@@ -177,13 +177,19 @@ Result<int> Act(const ApiClient& api, const ApiFlags& flags, const std::string& 
                verb == "rm" ? api.Ask("DELETE", path, "", std::chrono::seconds(30))
                             : api.Ask("POST", path + "/" + verb, "", std::chrono::seconds(30)));
   const std::string id = Text(project, "id");
+  const auto begin = std::chrono::steady_clock::now();
+  bool said = false;
   for (uint64_t version = 0; wait;) {
+    if (!said && std::chrono::steady_clock::now() - begin > std::chrono::seconds(2)) {
+      said = true;
+      fmt::print(stderr, "undeploying project {} ...\n", id);
+    }
     const auto now = api.Get("projects/" + id);
     if (!now.ok() && now.error().code == Code::kNotFound) break;
     if (!now.ok()) return Fail(now.error());
     if (verb != "rm" && Text(*now, "pending").empty()) break;
     UMBEL_ASSIGN(const json change,
-                 api.Get(fmt::format("changes?since={}&wait={}", version, kHold.count()),
+                 api.Get(fmt::format("changes?since={}&wait={}", version, said ? kHold.count() : 2),
                          kHold + std::chrono::seconds(15)));
     version = change.value("version", uint64_t{0});
   }

@@ -175,7 +175,8 @@ Reconciler::Moved Reconciler::StepTrain(Project& project, const Sla& sla) {
       [&peers, address = actors.address, run = project.run_id, after = project.watched](
           std::stop_token stop) { return peers.Watch(address, run, after, stop); },
       kNoLimit);
-  if (!seen) return Wait(project, fmt::format("for rounds of {}", sla.rounds));
+  if (!seen)
+    return Wait(project, fmt::format("for round {} of {}", project.watched / 2 + 1, sla.rounds));
   if (!seen->ok()) {
     ForgetRun(project);
     return FailProject(project, (*seen).error().message);

@@ -283,8 +283,7 @@ TEST_P(EachStage, IsDeletedWithoutATrace) {
   EXPECT_TRUE(world.Timeline(id).empty());
   EXPECT_FALSE(std::filesystem::exists(FolderOf(world.options(), id)));
   const auto services = world.store().Read([](Connection& db) { return ListServices(db, true); });
-  for (const Service& service : *services)
-    EXPECT_EQ(service.project, "");
+  for (const Service& service : *services) EXPECT_EQ(service.project, "");
   for (const auto& [key, run] : world.mlflow.runs) EXPECT_NE(run.status, "") << key;
 }
 

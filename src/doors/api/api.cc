@@ -88,8 +88,11 @@ class Request {
   std::string_view query_;
 };
 
-/// What is answered; 0 status: 200.
+/// Not an aggregate: see http::Response.
 struct Answer {
+  explicit Answer(json b, int s = 200) : body(std::move(b)), status(s) {}
+  Answer(const char* key, json value) : body(json::object()) { body[key] = std::move(value); }
+
   json body;
   int status = 200;
 };
@@ -172,7 +175,7 @@ class ApiImpl final : public Api {
     const std::string path(exchange.path());
     const std::string query(exchange.query());
     const bool get = exchange.method() == "GET" || exchange.method() == "HEAD";
-    if (path == "/health" && get) co_return Answer{{{"status", "ok"}}};
+    if (path == "/health" && get) co_return Answer("status", "ok");
     constexpr std::string_view kRoot = "/api/v1/";
     if (!path.starts_with(kRoot))
       co_return Fail(Code::kNotFound, fmt::format("there is nothing at '{}'", path.substr(0, 100)));
@@ -189,19 +192,21 @@ class ApiImpl final : public Api {
     if (what == "nodes" && request.parts.size() == 1) {
       json nodes = json::array();
       for (const auto& node : manager_.Nodes()) nodes.push_back(ToJson(node));
-      co_return Answer{{{"nodes", nodes}}};
+      co_return Answer("nodes", std::move(nodes));
     }
     if (what == "tracking" && request.parts.size() == 1) {
       const std::string customer = request.Text("customer").value_or("Admin");
-      UMBEL_CO_ASSIGN(const std::string url, co_await OnPool(exchange, [this, customer] {
-                        return manager_.Tracking(customer);
-                      }));
-      co_return Answer{{{"customer", customer}, {"url", url}}};
+      const auto look = [this, customer] { return manager_.Tracking(customer); };
+      UMBEL_CO_ASSIGN(const std::string url, co_await OnPool(exchange, look));
+      json told = json::object();
+      told["customer"] = customer;
+      told["url"] = url;
+      co_return Answer(std::move(told));
     }
     if (what == "changes" && request.parts.size() == 1)
       co_return co_await Changes(exchange, request);
     if (what == "version" && request.parts.size() == 1)
-      co_return Answer{{{"version", std::string(kVersion)}}};
+      co_return Answer("version", std::string(kVersion));
     co_return Fail(Code::kNotFound, fmt::format("there is nothing at '{}'", path.substr(0, 100)));
   }
 
@@ -211,23 +216,23 @@ class ApiImpl final : public Api {
     if (parts.size() == 1 && method == "POST") {
       UMBEL_CO_ASSIGN(const std::string body,
                       co_await exchange.ReadBody(manager::kSlaBytesMax + 1));
-      UMBEL_CO_ASSIGN(const manager::Project project,
-                      co_await OnPool(exchange, [&] { return manager_.Submit(body); }));
-      co_return Answer{ToJson(project), 201};
+      const auto submit = [this, body] { return manager_.Submit(body); };
+      UMBEL_CO_ASSIGN(const manager::Project project, co_await OnPool(exchange, submit));
+      co_return Answer(ToJson(project), 201);
     }
     if (parts.size() == 1 && method == "GET") {
-      UMBEL_CO_ASSIGN(const auto projects,
-                      co_await OnPool(exchange, [this] { return manager_.List(); }));
+      const auto look = [this] { return manager_.List(); };
+      UMBEL_CO_ASSIGN(const auto projects, co_await OnPool(exchange, look));
       json list = json::array();
       for (const auto& project : projects) list.push_back(ToJson(project));
-      co_return Answer{{{"projects", list}}};
+      co_return Answer("projects", std::move(list));
     }
     const std::string name = parts.size() > 1 ? parts[1] : "";
     const std::string part = parts.size() > 2 ? parts[2] : "";
     if (parts.size() == 2 && method == "GET") {
-      UMBEL_CO_ASSIGN(const auto view,
-                      co_await OnPool(exchange, [&] { return manager_.Find(name); }));
-      co_return Answer{ToJson(view)};
+      const auto look = [this, name] { return manager_.Find(name); };
+      UMBEL_CO_ASSIGN(const manager::ProjectView view, co_await OnPool(exchange, look));
+      co_return Answer(ToJson(view));
     }
     if (parts.size() == 3 && part == "timeline" && method == "GET")
       co_return co_await Timeline(exchange, request, name);
@@ -238,9 +243,9 @@ class ApiImpl final : public Api {
     if (act == nullptr)
       co_return Fail(Code::kInvalidArgument,
                      fmt::format("{} is nothing a project can be asked", method), 405);
-    UMBEL_CO_ASSIGN(const auto project,
-                    co_await OnPool(exchange, [&] { return (manager_.*act)(name); }));
-    co_return Answer{ToJson(project), 202};
+    const auto order = [this, act, name] { return (manager_.*act)(name); };
+    UMBEL_CO_ASSIGN(const manager::Project project, co_await OnPool(exchange, order));
+    co_return Answer(ToJson(project), 202);
   }
 
   /// Until `look` gives something, or the wait the request asks for is over.
@@ -270,46 +275,48 @@ class ApiImpl final : public Api {
                     co_await Held(exchange, request, look, std::chrono::milliseconds(0)));
     json list = json::array();
     for (const auto& entry : entries) list.push_back(ToJson(entry));
-    co_return Answer{{{"entries", list}}};
+    co_return Answer("entries", std::move(list));
   }
 
   Task<Result<Answer>> Services(Exchange& exchange, const Request& request) {
     if (request.parts.size() == 1) {
       const bool all = request.Text("all").value_or("") == "1";
-      UMBEL_CO_ASSIGN(const auto services,
-                      co_await OnPool(exchange, [&] { return manager_.Services(all); }));
+      const auto look = [this, all] { return manager_.Services(all); };
+      UMBEL_CO_ASSIGN(const auto services, co_await OnPool(exchange, look));
       json list = json::array();
       for (const auto& view : services) list.push_back(ToJson(view));
-      co_return Answer{{{"services", list}}};
+      co_return Answer("services", std::move(list));
     }
     if (request.parts.size() != 3 || request.parts[2] != "logs")
       co_return Fail(Code::kNotFound, "a service has logs: /api/v1/services/NAME/logs");
     UMBEL_CO_ASSIGN(const uint64_t offset, request.Number("offset", 0, uint64_t{1} << 62));
     struct Part : orchestrator::LogPart {
+      explicit Part(orchestrator::LogPart part) : orchestrator::LogPart(std::move(part)) {}
       bool empty() const { return bytes.empty() && !ended; }
     };
     const auto look = [this, name = request.parts[1], offset]() -> Result<Part> {
       UMBEL_ASSIGN(orchestrator::LogPart part, manager_.Logs(name, offset, kLogPartMax));
-      return Part{std::move(part)};
+      return Part(std::move(part));
     };
     UMBEL_CO_ASSIGN(const Part part, co_await Held(exchange, request, look, kLogLook));
-    co_return Answer{ToJson(part)};
+    co_return Answer(ToJson(static_cast<const orchestrator::LogPart&>(part)));
   }
 
   Task<Result<Answer>> Changes(Exchange& exchange, const Request& request) {
     UMBEL_CO_ASSIGN(const uint64_t since, request.Number("since", 0, uint64_t{1} << 62));
     struct Version {
+      Version(uint64_t n, bool c) : number(n), changed(c) {}
       uint64_t number;
       bool changed;
       bool empty() const { return !changed; }
     };
     const auto look = [this, since]() -> Result<Version> {
       const uint64_t now = manager_.version();
-      return Version{now, now != since};
+      return Version(now, now != since);
     };
     UMBEL_CO_ASSIGN(const Version version,
                     co_await Held(exchange, request, look, std::chrono::milliseconds(0)));
-    co_return Answer{{{"version", version.number}}};
+    co_return Answer("version", version.number);
   }
 
   const ApiOptions options_;
