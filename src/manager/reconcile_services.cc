@@ -262,7 +262,7 @@ Result<const Service*> Reconciler::EnsureService(const Project& project, Kind ki
 }
 
 Reconciler::Moved Reconciler::EnsureInstance(const Service& service, const InstanceSpec& spec,
-                                             uint32_t number) {
+                                             uint32_t number, const std::string& words) {
   // What stands in the row stays: the environment of another manager would be another instance.
   if (FindInstance(service, number)) return false;
   Instance row;
@@ -271,7 +271,10 @@ Reconciler::Moved Reconciler::EnsureInstance(const Service& service, const Insta
   row.name = spec.name;
   row.spec = ToJson(spec);
   row.since = Now();
-  UMBEL_TRY(p_.store.Write([&](Connection& db) { return PutInstance(db, row); }));
+  UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
+    UMBEL_TRY(PutInstance(db, row));
+    return AddWords(db, service.project, words);
+  }));
   return true;
 }
 

@@ -87,10 +87,9 @@ Result<std::optional<WallTime>> Reconciler::Pass() {
 }
 
 Reconciler::Moved Reconciler::StepProject(Project project) {
-  const std::string jobs = "project/" + project.id + "/";
   const bool stop = project.wanted == Wanted::kStop || project.wanted == Wanted::kDelete;
   if (stop && project.live()) {
-    p_.jobs.Cancel(jobs);
+    CancelJobs(project);
     Told told;
     told.entries.push_back(
         Say(project, Level::kInfo, "stopped: `umbel project resume` takes it up again"));
@@ -98,7 +97,7 @@ Reconciler::Moved Reconciler::StepProject(Project project) {
     return Advance(project, Event::kCancel, std::move(told));
   }
   if (project.wanted == Wanted::kDelete) {
-    p_.jobs.Cancel(jobs);
+    CancelJobs(project);
     return FinishDelete(project);
   }
   if (project.wanted == Wanted::kResume && !project.live()) return Resume(project);
@@ -202,11 +201,8 @@ Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
     if (!FindInstance(*builder, 0)) {
       std::error_code ignored;
       fs::remove(ResultFile(p_.options, project.id, "build"), ignored);
-      Told told;
-      told.words = "New Builder service created & deployed\n";
-      if (!sla.verbose) told.words.clear();
-      UMBEL_TRY(Save(project, told));
-      return EnsureInstance(*builder, BuilderSpec(p_.options, project, sla, *builder), 0);
+      return EnsureInstance(*builder, BuilderSpec(p_.options, project, sla, *builder), 0,
+                            sla.verbose ? "New Builder service created & deployed\n" : "");
     }
     const StepEnd end = EndOfStep(project, *builder, 0, "build");
     if (!end.done) {
@@ -282,7 +278,9 @@ Reconciler::Moved Reconciler::EnsureActors(Project& project, const Sla& sla, uin
                EnsureService(project, Kind::kAggregator, p_.options.aggregator_port));
   if (!aggregator) return true;
   UMBEL_ASSIGN(const bool made,
-               EnsureInstance(*aggregator, AggregatorSpec(p_.options, project, *aggregator), 0));
+               EnsureInstance(*aggregator, AggregatorSpec(p_.options, project, *aggregator), 0,
+                              sla.verbose ? "Preparing new FL Aggregator.
+" : ""));
   if (made) return true;
   const Instance* instance = FindInstance(*aggregator, 0);
   if (instance->state != InstanceState::kRunning) {
@@ -354,9 +352,6 @@ Reconciler::Moved Reconciler::StepDeploy(Project& project, const Sla& sla) {
     if (!IsItsTurn(project)) return Wait(project, "for its turn");
     const std::string why = WhyNoRoom(project, sla);
     if (!why.empty()) return Wait(project, why);
-    Told told;
-    if (sla.verbose) told.words = "Preparing new FL Aggregator.\n";
-    if (!told.words.empty()) UMBEL_TRY(Save(project, told));
   }
   Actors actors;
   UMBEL_ASSIGN(const bool moved, EnsureActors(project, sla, sla.min_available, &actors));

@@ -60,7 +60,7 @@ Reconciler::Moved Reconciler::Wait(Project& project, const std::string& what) {
 }
 
 Reconciler::Moved Reconciler::FailProject(Project& project, const std::string& why) {
-  p_.jobs.Cancel("project/" + project.id + "/");
+  CancelJobs(project);
   project.failure = why;
   Told told;
   told.entries.push_back(Say(project, Level::kError, why));
@@ -94,6 +94,13 @@ bool Reconciler::Overdue(const Project& project, std::chrono::seconds limit, Wal
   if (Now() >= until) return true;
   LookAgainAt(until);
   return false;
+}
+
+void Reconciler::CancelJobs(const Project& project) {
+  const std::string prefix = "project/" + project.id + "/";
+  p_.jobs.Cancel(prefix);
+  std::erase_if(retries_, [&](const auto& retry) { return retry.first.starts_with(prefix); });
+  heard_.erase(project.id);
 }
 
 bool Reconciler::MayTry(const std::string& name) {

@@ -80,8 +80,9 @@ class Reconciler {
   Moved WantNothing(const Project& project, const std::set<Kind>& kinds);
   /// The service, made if need be; nullptr: it has just been made, look again.
   Result<const Service*> EnsureService(const Project& project, Kind kind, uint16_t port);
-  /// True: its row has just been made.
-  Moved EnsureInstance(const Service& service, const InstanceSpec& spec, uint32_t number);
+  /// True: its row has just been made, and the observer has said `words`.
+  Moved EnsureInstance(const Service& service, const InstanceSpec& spec, uint32_t number,
+                       const std::string& words = "");
   Moved FinishDelete(const Project& project);
 
   // reconcile_stages.cc
@@ -135,6 +136,8 @@ class Reconciler {
   std::optional<Result<T>> Attempt(const std::string& name,
                                    std::function<Result<T>(std::stop_token)> work,
                                    uint32_t retries);
+  /// Ends what is under way for a project, and what was to be tried again.
+  void CancelJobs(const Project& project);
   bool MayTry(const std::string& name);
   /// True: it is to be tried again, later.
   bool TryLater(const std::string& name, const Error& error, uint32_t retries);

@@ -305,7 +305,7 @@ TEST(Kills, AtEachStepLeaveNoTrace) {
   uint64_t steps = 0;
   {
     World world;
-    const std::string id = world.Submit();
+    const std::string id = world.Submit(R"({"verbose": true})");
     const uint64_t before = world.life().steps();
     world.Settle();
     ExpectDone(world, id);
@@ -317,7 +317,7 @@ TEST(Kills, AtEachStepLeaveNoTrace) {
     for (uint64_t step = 1; step <= steps; ++step) {
       SCOPED_TRACE(fmt::format("killed {} step {} of {}", after ? "after" : "before", step, steps));
       World world;
-      const std::string id = world.Submit();
+      const std::string id = world.Submit(R"({"verbose": true})");
       world.life().DieAt(step, after);
       world.Settle();
       ExpectDone(world, id);

@@ -353,8 +353,7 @@ class World {
   }
   std::vector<std::string> Timeline(const std::string& id) {
     std::vector<std::string> texts;
-    const auto entries =
-        store_->Read([&](Connection& db) { return ListEntries(db, id, 0, 1000); });
+    const auto entries = store_->Read([&](Connection& db) { return ListEntries(db, id, 0, 1000); });
     for (const Entry& entry : *entries) texts.push_back(entry.text);
     return texts;
   }
