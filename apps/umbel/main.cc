@@ -7,6 +7,7 @@
 
 #include "base/version.h"
 #include "cli/commands.h"
+#include "orchestrator/local/keeper.h"
 #include "process/confined.h"
 #include "process/process.h"
 
@@ -49,6 +50,7 @@ int main(int argc, char** argv) {
   if (command == "tracking") return umbel::cli::TrackingCommand(argc - 1, argv + 1);
   if (command == "guard") return umbel::process::GuardMain(argc, argv);      // not for people
   if (command == "confine") return umbel::process::ConfineMain(argc, argv);  // nor this
+  if (command == "keeper") return umbel::orchestrator::KeeperMain(argc, argv);
   if (command == "--version" || command == "-V") {
     fmt::print("umbel {} (speaks Flower 1.41)\n", umbel::kVersion);
     return 0;

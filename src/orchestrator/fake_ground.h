@@ -23,20 +23,8 @@ class FakeGround final : public Ground {
   /// What an instance does once it runs. It may call End(), Print() and all of Ground.
   using Program = std::function<void(FakeGround& ground, const InstanceSpec& spec)>;
 
-  /// As LocalGround's default: node-0 without add-ons, node-1 and node-2 with FLOps-learner; nobody
-  /// is ever short of room.
-  static std::vector<Node> DefaultNodes() {
-    std::vector<Node> nodes;
-    for (const char* name : {"node-0", "node-1", "node-2"}) {
-      Node node;
-      node.name = name;
-      node.cluster = "cluster-0";
-      node.address = "127.0.0.1";
-      if (!nodes.empty()) node.addons = {"FLOps-learner"};
-      nodes.push_back(std::move(node));
-    }
-    return nodes;
-  }
+  /// Nobody is ever short of room.
+  static std::vector<Node> DefaultNodes() { return orchestrator::DefaultNodes(); }
 
   explicit FakeGround(const Clock& clock, std::vector<Node> nodes = DefaultNodes())
       : clock_(clock), nodes_(std::move(nodes)) {}

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "orchestrator/ground_conformance.h"
+
 namespace umbel::orchestrator {
 namespace {
 
@@ -75,5 +77,51 @@ TEST(FakeGround, ANodeThatGoesLosesItsInstances) {
   EXPECT_EQ(ground.Find("learner")->node, "node-1");
 }
 
+/// Programs of three words: what they print, how they end, and how often.
+class FakeHarness {
+ public:
+  FakeHarness() : ground_(clock_, Nodes()) {
+    ground_.set_program([](FakeGround& ground, const InstanceSpec& spec) {
+      ground.Print(spec.name, spec.arguments[1] + "\n");
+      const std::string& end = spec.arguments[2];
+      if (end == "stays" || (end == "fails-once" && ground.Find(spec.name)->starts > 1)) return;
+      ground.End(spec.name, end == "fails-once" ? 3 : std::atoi(end.c_str()));
+      if (!spec.one_shot) ground.Restart(spec.name);
+    });
+  }
+
+  Ground& ground() { return ground_; }
+  InstanceSpec Ends(const std::string& name, const std::string& text, int status) {
+    InstanceSpec spec = Make(name, text, std::to_string(status));
+    spec.one_shot = true;
+    return spec;
+  }
+  InstanceSpec Stays(const std::string& name, const std::string& text) {
+    return Make(name, text, "stays");
+  }
+  InstanceSpec FailsOnce(const std::string& name) { return Make(name, "hello", "fails-once"); }
+  void SetUp(const std::string& node, bool up) { ground_.SetUp(node, up); }
+
+ private:
+  static std::vector<Node> Nodes() {
+    std::vector<Node> nodes = FakeGround::DefaultNodes();
+    for (Node& node : nodes) node.capacity.memory_bytes = testing::kNodeMemory;
+    return nodes;
+  }
+  static InstanceSpec Make(const std::string& name, const std::string& text,
+                           const std::string& end) {
+    InstanceSpec spec = Spec(name);
+    spec.arguments = {"program", text, end};
+    return spec;
+  }
+
+  FakeClock clock_;
+  FakeGround ground_;
+};
+
 }  // namespace
+
+namespace testing {
+INSTANTIATE_TYPED_TEST_SUITE_P(Fake, GroundConformance, FakeHarness);
+}  // namespace testing
 }  // namespace umbel::orchestrator

@@ -27,10 +27,9 @@ void Reserve(NodeLoad& load, const Resources& needs);
 
 /// Gives places to `waiting`, in this order, and reserves them in `loads`. A node must be up, have
 /// the add-ons and room; of those that do, the least loaded one is taken, then the one with the
-/// fewest instances, then the first. An instance that would fit on a node if others had left it
-/// keeps the fullest progress towards that: the node that lacks least takes nothing that came
-/// later, so that small ones which come and go never keep a large one waiting for good. returns one
-/// seat for each of `waiting`.
+/// fewest instances, then the first. Who could be on a node if others had left it keeps the one
+/// that lacks least: that takes nothing that came later, so that small ones which come and go never
+/// keep a large one waiting for good. Gives one seat for each of `waiting`.
 std::vector<Seat> Place(std::vector<NodeLoad>& loads, std::span<const InstanceSpec* const> waiting);
 
 /// "100 MB", "1.5 GB": as people say it, powers of ten.

@@ -56,6 +56,19 @@ Status CheckNode(const InstanceSpec& spec, const std::vector<Node>& nodes) {
                           spec.node, fmt::join(names, ", ")));
 }
 
+std::vector<Node> DefaultNodes() {
+  std::vector<Node> nodes;
+  for (const char* name : {"node-0", "node-1", "node-2"}) {
+    Node node;
+    node.name = name;
+    node.cluster = "cluster-0";
+    node.address = "127.0.0.1";
+    if (!nodes.empty()) node.addons = {"FLOps-learner"};
+    nodes.push_back(std::move(node));
+  }
+  return nodes;
+}
+
 std::string_view StateName(InstanceState state) {
   switch (state) {
     case InstanceState::kWaiting:

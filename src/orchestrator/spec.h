@@ -17,6 +17,10 @@ Status CheckSpec(const InstanceSpec& spec);
 /// errors  kInvalidArgument: it is not; the message names those there are.
 Status CheckNode(const InstanceSpec& spec, const std::vector<Node>& nodes);
 
+/// node-0 without add-ons, node-1 and node-2 with FLOps-learner; on this machine, without
+/// capacities.
+std::vector<Node> DefaultNodes();
+
 /// "waiting", "starting", "running", "completed", "failed".
 std::string_view StateName(InstanceState state);
 
