@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "aggregation": {"base", "tensor"},
     "store": {"base", "tensor"},
     "http": {"base"},
+    "tracking": {"base", "process", "store", "http"},
     "flower": {"base", "tensor", "http"},
     "superlink": {"base", "process", "tensor", "store", "http", "flower", "aggregation"},
     "supernode": {"base", "process", "tensor", "store", "http", "flower"},
