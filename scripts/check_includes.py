@@ -24,7 +24,6 @@ ROOMS: dict[str, set[str]] = {
     "supernode": {"base", "process", "tensor", "store", "http", "flower"},
     "rounds_client": {"base", "tensor", "http", "flower"},
     "orchestrator": {"base", "process"},
-    "tracking": {"base", "store", "http"},
     "manager": {
         "base", "process", "tensor", "store", "http", "flower", "orchestrator", "tracking",
         "rounds_client",
