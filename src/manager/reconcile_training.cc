@@ -61,10 +61,10 @@ tracking::RunStart StartOf(const Project& project, const Sla& sla, const Round& 
 /// The run of one record, as MLflow is to see it. Safe to tell again: same run, same values, same
 /// times.
 Status TellTracker(tracking::Tracker& tracker, const Project& project, const Sla& sla,
-                   const RoundSeen& record, const Round& round) {
+                   const RoundSeen& record, const Round& round,
+                   std::vector<tracking::Metric> metrics) {
   const std::string key = KeyOf(project, round.round);
   const WallTime at = FromUnixSeconds(record.at);
-  std::vector<tracking::Metric> metrics;
   const auto add = [&](const std::string& name, double value) {
     metrics.push_back({name, value, at, round.round});
   };
@@ -101,6 +101,22 @@ Result<tracking::Tracker*> Reconciler::TrackerOf(const std::string& customer) {
   UMBEL_ASSIGN(auto tracker, p_.peers.OpenTracker(options));
   tracker->Watch(p_.waker);
   return (trackers_[customer] = std::move(tracker)).get();
+}
+
+std::vector<tracking::Metric> Reconciler::SampleAggregator(const Project& project, WallTime at,
+                                                           uint32_t round) {
+  const std::string folder = FolderOf(p_.options, project.id) + "/aggregator";
+  auto found = samplers_.find(project.id);
+  if (found == samplers_.end()) {
+    // Where aggregator and manager share a machine, its lock says which process it is.
+    const auto owner = ReadFile(folder + "/lock", 100);
+    const int pid = owner.ok() ? std::atoi(owner->c_str()) : 0;
+    if (pid <= 0) return {};
+    found =
+        samplers_.emplace(project.id, tracking::ProcessMetrics({static_cast<pid_t>(pid)}, folder))
+            .first;
+  }
+  return found->second.Sample(at, round);
 }
 
 Status Reconciler::EndRounds(const Project& project, const std::string& status) {
@@ -233,7 +249,8 @@ Reconciler::Moved Reconciler::TakeRecords(Project& project, const Sla& sla, cons
       told.words += line + "\n";
     }
     // Before the commit: what is told twice is the same, what is never told would be lost.
-    UMBEL_TRY(TellTracker(*tracker, project, sla, record, round));
+    UMBEL_TRY(TellTracker(*tracker, project, sla, record, round,
+                          SampleAggregator(project, FromUnixSeconds(record.at), record.round)));
   }
   heard_[project.id] = Now();
   project.waiting.clear();

@@ -101,6 +101,7 @@ void Reconciler::CancelJobs(const Project& project) {
   p_.jobs.Cancel(prefix);
   std::erase_if(retries_, [&](const auto& retry) { return retry.first.starts_with(prefix); });
   heard_.erase(project.id);
+  samplers_.erase(project.id);
 }
 
 bool Reconciler::MayTry(const std::string& name) {

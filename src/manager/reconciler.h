@@ -24,6 +24,7 @@
 #include "manager/peers.h"
 #include "manager/store.h"
 #include "orchestrator/ground.h"
+#include "tracking/process_metrics.h"
 
 namespace umbel::manager {
 
@@ -115,6 +116,9 @@ class Reconciler {
   Moved TakeRecords(Project& project, const Sla& sla, const Seen& seen);
   Moved FinishRun(Project& project, const Seen& seen);
   Result<tracking::Tracker*> TrackerOf(const std::string& customer);
+  /// What the project's aggregator uses now, where that can be seen; with names of MLflow's.
+  std::vector<tracking::Metric> SampleAggregator(const Project& project, WallTime at,
+                                                 uint32_t round);
   /// Tells the tracking server of rounds that will not go on.
   Status EndRounds(const Project& project, const std::string& status);
 
@@ -155,7 +159,8 @@ class Reconciler {
   std::set<std::string> healthy_;  // servers that have answered
   std::map<std::string, std::unique_ptr<tracking::Tracker>> trackers_;  // by customer
   std::map<std::string, WallTime> heard_;  // when a project's aggregator said something last
-  std::string mlflow_;                     // Python with MLflow
+  std::map<std::string, tracking::ProcessMetrics> samplers_;  // by project
+  std::string mlflow_;                                        // Python with MLflow
   std::string mlflow_trouble_;
 };
 
