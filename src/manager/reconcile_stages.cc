@@ -279,8 +279,7 @@ Reconciler::Moved Reconciler::EnsureActors(Project& project, const Sla& sla, uin
   if (!aggregator) return true;
   UMBEL_ASSIGN(const bool made,
                EnsureInstance(*aggregator, AggregatorSpec(p_.options, project, *aggregator), 0,
-                              sla.verbose ? "Preparing new FL Aggregator.
-" : ""));
+                              sla.verbose ? "Preparing new FL Aggregator.\n" : ""));
   if (made) return true;
   const Instance* instance = FindInstance(*aggregator, 0);
   if (instance->state != InstanceState::kRunning) {
