@@ -96,3 +96,15 @@ function(umbel_embed room folder header name)
     DEPENDS ${sources} ${UMBEL_ROOT}/cmake/embed.cmake)
   target_sources(umbel_${room} PRIVATE ${out})
 endfunction()
+
+# umbel_embed_text(ROOM FILE HEADER NAME): the file as one string inside the room's library, given by
+# the function NAME that HEADER declares.
+function(umbel_embed_text room file header name)
+  set(out ${CMAKE_CURRENT_BINARY_DIR}/${name}.gen.cc)
+  add_custom_command(
+    OUTPUT ${out}
+    COMMAND ${CMAKE_COMMAND} -DOUT=${out} -DFROM=${UMBEL_ROOT}/${file} -DHEADER=${header}
+            -DROOM=${room} -DNAME=${name} -P ${UMBEL_ROOT}/cmake/embed_text.cmake
+    DEPENDS ${UMBEL_ROOT}/${file} ${UMBEL_ROOT}/cmake/embed_text.cmake)
+  target_sources(umbel_${room} PRIVATE ${out})
+endfunction()

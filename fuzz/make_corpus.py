@@ -664,12 +664,57 @@ def strategies() -> None:
     put("exact_sum", "zero-on-top", exact(0, 1, 1, 0))
 
 
+# -- mlflow_answer ------------------------------------------------------------------------------
+
+
+def mlflow_answers() -> None:
+    """The first byte is (status - 200) / 2."""
+    run = {
+        "info": {"run_id": "0f", "experiment_id": "1", "run_name": "FLOps FL round 1",
+                 "status": "FINISHED", "start_time": 1800000000000, "end_time": "1800000000001",
+                 "lifecycle_stage": "active"},
+        "data": {
+            "metrics": [{"key": "loss", "value": 0.5, "timestamp": 1800000000000, "step": "1"},
+                        {"key": "nan", "value": "NaN", "timestamp": 1, "step": 0},
+                        {"key": "up", "value": "-Infinity"}],
+            "params": [{"key": "a", "value": "b"}, {"key": "empty"}],
+            "tags": [{"key": "umbel.run", "value": "p/1"}],
+        },
+    }  # fmt: skip
+    experiment = {"experiment_id": "1", "name": "FLOps Project", "lifecycle_stage": "deleted"}
+    model = {"name": "m", "aliases": [{"alias": "best", "version": "3"}]}
+    version = {"name": "m", "version": "3", "run_id": "0f", "source": "models:/m-1",
+               "status": "READY", "creation_timestamp": 1800000000000}  # fmt: skip
+    refused = {"error_code": "INVALID_PARAMETER_VALUE", "message": "two\nlines \x1b[2J"}
+    answers = {
+        "run": (200, {"run": run}),
+        "runs": (200, {"runs": [run, run], "next_page_token": "x"}),
+        "experiment": (200, {"experiment": experiment}),
+        "metrics": (200, {"metrics": run["data"]["metrics"]}),
+        "models": (200, {"registered_models": [model, {"name": "n"}]}),
+        "version": (200, {"model_version": version}),
+        "versions": (200, {"model_versions": [version]}),
+        "empty": (200, {}),
+        "refused": (400, refused),
+        "not-there": (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}),
+        "broken": (500, {"error_code": "INTERNAL_ERROR", "message": "x" * 1000}),
+        "odd-error": (400, {"error_code": 7, "message": []}),
+        "odd-run": (200, {"run": {"info": [], "data": 7}}),
+        "odd-numbers": (200, {"metrics": [{"key": "a", "value": "1", "timestamp": 2**64 - 1}]}),
+        "odd-times": (200, {"metrics": [{"key": "a", "value": 1, "timestamp": -(2**63)}]}),
+    }
+    for name, (status, answer) in answers.items():
+        put("mlflow_answer", name, bytes([(status - 200) // 2]) + json.dumps(answer).encode())
+    for name, text in {"deep": b"[" * 5000, "page": b"<h1>\xff", "cut": b'{"run": {"info'}.items():
+        put("mlflow_answer", name, bytes([0]) + text)
+
+
 def main() -> None:
     for old in CORPUS.glob("*/*"):
         if not old.name.startswith("found-"):
             old.unlink()
     makers = (objects, npy, frames, fabs, auth, requests, http_response, records, worker_frames)
-    for make in (*makers, keys, run_configs, checkpoints, strategies):
+    for make in (*makers, keys, run_configs, checkpoints, strategies, mlflow_answers):
         make()
     for folder in sorted(CORPUS.iterdir()):
         files = list(folder.iterdir())

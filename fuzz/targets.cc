@@ -25,6 +25,7 @@ std::span<const Target> Targets() {
       {"partial_aggregate", PartialAggregate},
       {"xgb_model", XgbModel},
       {"exact_sum", ExactSum},
+      {"mlflow_answer", MlflowAnswer},
   };
   return kTargets;
 }

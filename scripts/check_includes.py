@@ -18,10 +18,21 @@ ROOMS: dict[str, set[str]] = {
     "aggregation": {"base", "tensor"},
     "store": {"base", "tensor"},
     "http": {"base"},
+    "tracking": {"base", "process", "store", "http"},
     "flower": {"base", "tensor", "http"},
     "superlink": {"base", "process", "tensor", "store", "http", "flower", "aggregation"},
     "supernode": {"base", "process", "tensor", "store", "http", "flower"},
-    "cli": {"base", "http", "tensor", "flower", "store", "superlink", "supernode"},
+    "rounds_client": {"base", "tensor", "http", "flower"},
+    "orchestrator": {"base", "process"},
+    "manager": {
+        "base", "process", "tensor", "store", "http", "flower", "orchestrator", "tracking",
+        "rounds_client",
+    },
+    "doors": {"base", "http", "orchestrator", "tracking", "manager"},
+    "cli": {
+        "base", "http", "tensor", "flower", "store", "superlink", "supernode", "rounds_client",
+        "orchestrator", "manager", "doors",
+    },
     "clientapp": {"base", "tensor", "flower", "http", "supernode", "cli"},
 }
 # These folders stand above all rooms and may include any.

@@ -24,6 +24,14 @@ int SuperNodeStatusCommand(int argc, char** argv);
 /// `umbel run ...`; argv[0] is "run".
 int RunCommand(int argc, char** argv);
 
+/// `umbel up ...`: manager, local ground and API; and what asks them.
+int UpCommand(int argc, char** argv);
+int ProjectCommand(int argc, char** argv);
+int PsCommand(int argc, char** argv);
+int LogsCommand(int argc, char** argv);
+int NodesCommand(int argc, char** argv);
+int TrackingCommand(int argc, char** argv);
+
 /// Where the SuperLink on this port keeps its state unless told otherwise.
 std::string StateDirectory(int64_t port);
 

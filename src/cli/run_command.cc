@@ -10,15 +10,12 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "cli/commands.h"
-#include "cli/initial_model.h"
 #include "cli/settings.h"
-#include "cli/superlink_client.h"
 #include "flower/node_config.h"
-#include "flower/proto_bytes.h"
 #include "flower/record_bytes.h"
 #include "flwr/control.pb.h"
-#include "flwr/runtime.pb.h"
-#include "tensor/frame.h"
+#include "rounds_client/initial_model.h"
+#include "rounds_client/rounds.h"
 #include "tensor/sha256.h"
 #include "umbel/rounds.pb.h"
 
@@ -26,6 +23,7 @@ namespace umbel::cli {
 namespace {
 
 namespace pb = ::umbel::rounds;
+using rounds_client::SuperLinkClient;
 
 constexpr const char* kFooter = R"(Examples:
   umbel run . --insecure --initial model.npz --rounds 10 --watch
@@ -40,7 +38,6 @@ constexpr const char* kFooter = R"(Examples:
 
 A model is an .npz file, as np.savez writes it; its names are those of the ArrayRecord.)";
 
-constexpr double kStartTtl = 3600;  // seconds for the initial model to be taken in
 constexpr std::chrono::seconds kWatchHold{20};
 
 struct Values {
@@ -168,63 +165,6 @@ Result<pb::Plan> MakePlan(const Values& v) {
   return plan;
 }
 
-template <typename Response>
-Result<Response> Ask(SuperLinkClient& client, const std::string& path,
-                     const google::protobuf::MessageLite& request,
-                     const std::string& headers = "") {
-  SuperLinkClient::Call call;
-  call.path = path;
-  call.body = request.SerializeAsString();
-  call.headers = headers;
-  UMBEL_ASSIGN(const std::string body, client.Post(call));
-  Response response;
-  if (!response.ParseFromString(body))
-    return Fail(Code::kDataLoss,
-                fmt::format("{} answers {} in other words than Flower's", client.address(), path));
-  return response;
-}
-
-/// The initial model goes to node 1, as a message of a ServerApp would.
-Status SendModel(SuperLinkClient& client, const pb::StartNativeRunResponse& run,
-                 const flower::ArrayRecord& arrays, const std::shared_ptr<flower::Spool>& spool) {
-  flower::MessageHead head;
-  head.run_id = RunId{run.run_id()};
-  head.src = head.dst = kSuperLinkNode;
-  head.type = "query.umbel_start";
-  head.ttl = kStartTtl;
-  head.created_at = UnixSeconds(SystemClock().Now());
-  UMBEL_ASSIGN(const flower::Parcel parcel,
-               flower::MakeParcel(std::move(head), {{"arrays", arrays}}, spool));
-  const std::string token = fmt::format("flwr-task-token: {}\r\n", run.token());
-  flwr::proto::RuntimePushMessagesRequest push;
-  push.add_messages_list()->ParseFromString(parcel.message);
-  push.add_message_object_trees()->ParseFromString(parcel.tree);
-  UMBEL_ASSIGN(const auto pushed, Ask<flwr::proto::RuntimePushMessagesResponse>(
-                                      client, "/v1/runtime/push-messages", push, token));
-  for (const std::string& hex : pushed.objects_to_push()) {
-    UMBEL_ASSIGN(const ObjectId id, ObjectId::FromHex(hex));
-    const flower::StoredObject* object = spool->Find(id);
-    if (object == nullptr) return Fail(Code::kDataLoss, fmt::format("unknown object {}", hex));
-    flwr::proto::PushObjectRequest request;
-    request.mutable_node()->set_node_id(kSuperLinkNode.value);
-    request.set_run_id(run.run_id());
-    request.set_object_id(hex);
-    request.set_session_id(pushed.session_id());
-    SuperLinkClient::Call call;
-    call.path = "/v1/runtime/push-object";
-    call.headers = token;
-    call.body = flower::PushObjectHead(request, *object);
-    if (object->body.size > 0)
-      call.file.push_back({spool->fd(), object->body.offset, object->body.size});
-    UMBEL_ASSIGN(const std::string body, client.Post(call));
-    flwr::proto::PushObjectResponse stored;
-    if (!stored.ParseFromString(body) || !stored.stored())
-      return Fail(Code::kDataLoss,
-                  fmt::format("{} did not store object {}", client.address(), hex));
-  }
-  return {};
-}
-
 std::string Bytes(uint64_t bytes) {
   const double mb = static_cast<double>(bytes) / 1e6;
   return mb >= 1 ? fmt::format("{:.1f} MB", mb) : fmt::format("{:.1f} kB", mb * 1e3);
@@ -255,68 +195,27 @@ void ShowRecord(const pb::RoundRecord& record, double began) {
   std::fflush(stdout);
 }
 
-Result<flwr::proto::RunStatus> StatusOf(SuperLinkClient& client, uint64_t run_id) {
-  flwr::proto::ListRunsRequest request;
-  request.set_run_id(run_id);
-  UMBEL_ASSIGN(const auto listed,
-               Ask<flwr::proto::ListRunsResponse>(client, "/v1/control/list-runs", request));
-  const auto found = listed.run_dict().find(run_id);
-  if (found == listed.run_dict().end())
-    return Fail(Code::kNotFound, fmt::format("{} does not know run {}", client.address(), run_id));
-  return found->second.status();
-}
-
 /// Until the run has ended. True: it ended well.
-Result<bool> Follow(SuperLinkClient& client, uint64_t run_id, bool show) {
+Result<bool> Follow(SuperLinkClient& client, RunId run_id, bool show) {
   const double began = UnixSeconds(SystemClock().Now());
-  pb::WatchRoundsRequest request;
-  request.set_run_id(run_id);
-  request.set_once(true);
-  for (;;) {
-    SuperLinkClient::Call call;
-    call.path = "/v1/umbel/watch-rounds";
-    call.body = request.SerializeAsString();
-    call.headers = fmt::format("Prefer: wait={}\r\n", kWatchHold.count());
-    call.timeout = kWatchHold + std::chrono::seconds(15);
-    UMBEL_ASSIGN(const std::string body, client.Post(call));
-    tensor::FrameDecoder frames(size_t{64} << 20);
-    frames.Feed(body);
-    bool any = false;
-    for (;;) {
-      UMBEL_ASSIGN(const std::optional<std::string> frame, frames.Next());
-      if (!frame) break;
-      pb::RoundRecord record;
-      if (!record.ParseFromString(*frame))
-        return Fail(Code::kDataLoss, "a round record cannot be read");
-      any = true;
-      request.set_after(record.sequence());
+  for (uint64_t after = 0;;) {
+    UMBEL_ASSIGN(const auto records, rounds_client::WatchRounds(client, run_id, after, kWatchHold));
+    for (const pb::RoundRecord& record : records) {
+      after = record.sequence();
       if (show) ShowRecord(record, began);
     }
-    if (any) continue;
-    UMBEL_ASSIGN(const auto status, StatusOf(client, run_id));
-    if (status.status() != "finished") continue;
-    if (status.sub_status() == "completed") return true;
-    fmt::print(stderr, "umbel run: run {} {}: {}\n", run_id, status.sub_status(), status.details());
+    if (!records.empty()) continue;
+    UMBEL_ASSIGN(const auto state, rounds_client::StateOf(client, run_id));
+    if (!state.finished) continue;
+    if (state.well) return true;
+    fmt::print(stderr, "umbel run: run {} {}: {}\n", run_id, state.outcome, state.details);
     return false;
   }
 }
 
-Status SaveModel(SuperLinkClient& client, uint64_t run_id, const std::string& path) {
-  pb::GetModelRequest request;
-  request.set_run_id(run_id);
-  SuperLinkClient::Call call;
-  call.path = "/v1/umbel/get-model";
-  call.body = request.SerializeAsString();
-  call.answer_max = size_t{1} << 40;
-  UMBEL_ASSIGN(const std::string body, client.Post(call));
-  UMBEL_TRY(WriteFileAtomic(path, body));
-  fmt::print("model of run {}: {}\n", run_id, path);
-  return {};
-}
-
-Status Start(SuperLinkClient& client, const Values& v, uint64_t* run_id) {
+Status Start(SuperLinkClient& client, const Values& v, RunId* run_id) {
   UMBEL_ASSIGN(const auto spool, flower::Spool::Create(""));
-  UMBEL_ASSIGN(const flower::ArrayRecord arrays, ReadNpz(v.initial, *spool));
+  UMBEL_ASSIGN(const flower::ArrayRecord arrays, rounds_client::ReadNpz(v.initial, *spool));
   pb::StartNativeRunRequest request;
   UMBEL_ASSIGN(*request.mutable_plan(), MakePlan(v));
   UMBEL_ASSIGN(std::string fab, LoadFab(v));
@@ -333,13 +232,11 @@ Status Start(SuperLinkClient& client, const Values& v, uint64_t* run_id) {
       if (const auto* s = std::get_if<std::string>(&value)) out.set_string(*s);
     }
   }
-  UMBEL_ASSIGN(const auto run,
-               Ask<pb::StartNativeRunResponse>(client, "/v1/umbel/start-native-run", request));
-  fmt::print("Successfully started run {}: {} over {} rounds\n", run.run_id(), v.strategy,
-             v.rounds);
+  UMBEL_ASSIGN(const auto run, rounds_client::StartRun(client, request));
+  fmt::print("Successfully started run {}: {} over {} rounds\n", run.run_id, v.strategy, v.rounds);
   std::fflush(stdout);
-  *run_id = run.run_id();
-  return SendModel(client, run, arrays, spool);
+  *run_id = run.run_id;
+  return rounds_client::SendModel(client, run, arrays, spool, UnixSeconds(SystemClock().Now()));
 }
 
 }  // namespace
@@ -387,7 +284,7 @@ int RunCommand(int argc, char** argv) {
   if (const auto status = Parse(app, argc, argv)) return *status;
   const auto client = SuperLinkClient::Make(v.superlink, v.insecure, v.root_certificates);
   if (!client.ok()) return Complain(client.error());
-  uint64_t run_id = 0;
+  RunId run_id;
   if (const Status started = Start(**client, v, &run_id); !started.ok())
     return Complain(started.error());
   if (!v.watch && v.out.empty()) return 0;
@@ -395,8 +292,10 @@ int RunCommand(int argc, char** argv) {
   if (!well.ok()) return Complain(well.error());
   if (!*well) return 1;
   if (v.out.empty()) return 0;
-  const Status saved = SaveModel(**client, run_id, v.out);
-  return saved.ok() ? 0 : Complain(saved.error());
+  const Status saved = rounds_client::SaveModel(**client, run_id, std::nullopt, v.out);
+  if (!saved.ok()) return Complain(saved.error());
+  fmt::print("model of run {}: {}\n", run_id, v.out);
+  return 0;
 }
 
 }  // namespace umbel::cli

@@ -119,6 +119,10 @@ class Connection final : public Exchange,
     const std::string_view target = AsView(request().target());
     return target.substr(0, target.find('?'));
   }
+  std::string_view query() const override {
+    const std::string_view target = AsView(request().target());
+    return target.substr(std::min(target.find('?'), target.size() - 1) + 1);
+  }
   std::string_view Header(std::string_view name) const override {
     const auto found = request().find(beast::string_view(name.data(), name.size()));
     return found == request().end() ? std::string_view{} : AsView(found->value());

@@ -44,6 +44,8 @@ class Exchange {
   virtual std::string_view method() const = 0;
   /// Path without the query; not percent-decoded: our routes need none.
   virtual std::string_view path() const = 0;
+  /// What follows the path's '?', not percent-decoded; "" when there is none.
+  virtual std::string_view query() const = 0;
   /// First value of the header, "" when absent. Names match without regard to case.
   virtual std::string_view Header(std::string_view name) const = 0;
   virtual size_t HeaderCount(std::string_view name) const = 0;

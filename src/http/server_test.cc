@@ -107,6 +107,9 @@ class Fixture : public ::testing::Test {
       } else if (path == "/ignore") {
         Response answer(200, "text/plain", "ignored");
         co_await exchange.Reply(std::move(answer));
+      } else if (path == "/query") {
+        Response answer(200, "text/plain", fmt::format("[{}]", exchange.query()));
+        co_await exchange.Reply(std::move(answer));
       } else if (path == "/stream") {
         co_await exchange.BeginStream("text/plain");
         co_await exchange.WriteStream("one");
@@ -183,6 +186,18 @@ TEST_F(Fixture, PipelinedRequestsAreAnsweredInOrder) {
   for (const char* body : {"first", "second", "ignored", "fourth"}) {
     peer.Until("\r\n\r\n");
     EXPECT_EQ(peer.Bytes(std::strlen(body)), body);
+  }
+}
+
+TEST_F(Fixture, AHandlerSeesTheQuery) {
+  Serve();
+  Peer peer(server_->port());
+  for (const auto& [target, query] : std::vector<std::pair<std::string, std::string>>{
+           {"/query", "[]"}, {"/query?", "[]"}, {"/query?a=%20b&c", "[a=%20b&c]"},
+           {"/query?a?b", "[a?b]"}}) {
+    peer.Send("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    peer.Until("\r\n\r\n");
+    EXPECT_EQ(peer.Until("]"), query) << target;
   }
 }
 

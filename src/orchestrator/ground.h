@@ -23,6 +23,8 @@ struct Resources {
   uint64_t memory_bytes = 0;
   uint64_t cpu_millicores = 0;
   uint64_t storage_bytes = 0;
+
+  bool operator==(const Resources&) const = default;
 };
 
 struct Node {
@@ -35,8 +37,8 @@ struct Node {
   bool up = true;
 };
 
-/// One instance as it is wanted. Two specs that are equal are one instance; a changed spec of a known
-/// name is another instance, which replaces the first.
+/// One instance as it is wanted. Two specs that are equal are one instance; a changed spec of a
+/// known name is another instance, which replaces the first.
 struct InstanceSpec {
   std::string name;  // "aggr11e3c5ca7c4c.0"; letters, digits, '.', '_', '-'; at most 120
   std::vector<std::string> arguments;    // the program first
@@ -52,8 +54,8 @@ struct InstanceSpec {
 };
 
 enum class InstanceState {
-  kWaiting,    // no node has room for it, or the add-on: `detail` says so, for each node
-  kStarting,   // placed
+  kWaiting,   // no node has room for it, or the add-on: `detail` says so, for each node
+  kStarting,  // placed
   kRunning,
   kCompleted,  // one_shot, status 0
   kFailed,     // `detail` says how it ended
@@ -71,7 +73,7 @@ struct InstanceStatus {
 
 struct LogPart {
   std::string bytes;
-  uint64_t next = 0;  // offset of what follows
+  uint64_t next = 0;   // offset of what follows
   bool ended = false;  // the instance has, and nothing follows
 };
 
@@ -85,20 +87,20 @@ class Ground {
   /// starts it. Safe to call again.
   /// errors  kInvalidArgument: the spec; kUnavailable: what the ground is made of does not answer.
   virtual Status Apply(const InstanceSpec& spec) = 0;
-  /// Ends it and all it has started, first kindly, and forgets it with its log. Returns when nothing
-  /// is left of it. Safe to call again; an unknown name is no error.
+  /// Ends it and all it has started, first kindly, and forgets it with its log. Returns when
+  /// nothing is left of it. Safe to call again; an unknown name is no error.
   virtual Status Remove(std::string_view name) = 0;
 
   /// Of all instances that are wanted.
   virtual std::vector<InstanceStatus> List() = 0;
   virtual std::optional<InstanceStatus> Find(std::string_view name) = 0;
 
-  /// Its output, from `offset` on, at most `limit` bytes. Of a long log the oldest part may be gone.
-  /// errors  kNotFound: no such instance.
+  /// Its output, from `offset` on, at most `limit` bytes. Of a long log the oldest part may be
+  /// gone. errors  kNotFound: no such instance.
   virtual Result<LogPart> Logs(std::string_view name, uint64_t offset, size_t limit) = 0;
 
-  /// Woken after every change of a status, until it is destroyed. Events may be missed by those that
-  /// look elsewhere for too long: look at List() again now and then.
+  /// Woken after every change of a status, until it is destroyed. Events may be missed by those
+  /// that look elsewhere for too long: look at List() again now and then.
   virtual void Watch(std::shared_ptr<Wakeable> waker) = 0;
 };
 

@@ -19,6 +19,7 @@
 #include <sstream>
 
 #include "process/process.h"
+#include "process/watch.h"
 
 namespace umbel::process {
 namespace {
@@ -29,6 +30,8 @@ using Steady = std::chrono::steady_clock;
 constexpr milliseconds kKillLimit{10'000};
 constexpr milliseconds kFreezeLimit{200};
 constexpr milliseconds kLookAgain{2};
+constexpr uint64_t kCpuPeriodMicros = 100'000;
+constexpr uint64_t kCpuQuotaMicrosMin = 1'000;  // the kernel takes no less
 constexpr char kHomePrefix[] = "umbel-";
 constexpr char kOwnLeaf[] = "umbel-node";
 
@@ -146,6 +149,21 @@ Status SetLimits(const CgroupFolder& folder, const CgroupLimits& limits) {
   }
   if (folder.processes && limits.processes != 0)
     UMBEL_TRY(WriteControl(folder.path + "/pids.max", std::to_string(limits.processes)));
+  if (folder.cpu && limits.cpu_millicores != 0) {
+    const uint64_t quota =
+        std::max(limits.cpu_millicores * kCpuPeriodMicros / 1000, kCpuQuotaMicrosMin);
+    if (folder.unified) {
+      UMBEL_TRY(
+          WriteControl(folder.path + "/cpu.max", fmt::format("{} {}", quota, kCpuPeriodMicros)));
+    } else {
+      UMBEL_TRY(WriteControl(folder.path + "/cpu.cfs_period_us", std::to_string(kCpuPeriodMicros)));
+      int number = 0;
+      const Status set =
+          WriteControl(folder.path + "/cpu.cfs_quota_us", std::to_string(quota), &number);
+      // More than the group above may use, which then is the bound.
+      if (!set.ok() && number != EINVAL) return set;
+    }
+  }
   return {};
 }
 
@@ -208,6 +226,14 @@ Status EnableControllers(std::string* base) {
   Status again = WriteControl(control, "+memory +pids");
   if (!again.ok() && WriteControl(*base + "/cgroup.procs", "0").ok()) ::rmdir(leaf.c_str());
   return again;
+}
+
+/// Whether groups below `base` can bound CPU: a controller that is not missed where it is not
+/// given.
+bool EnableCpu(const std::string& base) {
+  const std::string control = base + "/cgroup.subtree_control";
+  return HasWord(control, "cpu") ||
+         (HasWord(base + "/cgroup.controllers", "cpu") && WriteControl(control, "+cpu").ok());
 }
 
 }  // namespace
@@ -304,14 +330,14 @@ Status Cgroup::Remove() {
   return {};
 }
 
-std::unique_ptr<CgroupParent> CgroupParent::Open() {
+std::unique_ptr<CgroupParent> CgroupParent::Open(bool with_cpu) {
   const auto mounts = ReadFile("/proc/self/mountinfo");
   const auto own_groups = ReadFile("/proc/self/cgroup");
-  return Find(mounts.ok() ? *mounts : "", own_groups.ok() ? *own_groups : "");
+  return Find(mounts.ok() ? *mounts : "", own_groups.ok() ? *own_groups : "", with_cpu);
 }
 
 std::unique_ptr<CgroupParent> CgroupParent::Find(std::string_view mounts,
-                                                 std::string_view own_groups) {
+                                                 std::string_view own_groups, bool with_cpu) {
   std::unique_ptr<CgroupParent> parent(new CgroupParent);
   std::map<std::string, std::string> own = OwnFolders(mounts, own_groups);
   std::vector<std::string> found, missing;
@@ -322,8 +348,8 @@ std::unique_ptr<CgroupParent> CgroupParent::Find(std::string_view mounts,
     const Status enabled = EnableControllers(&base);
     if (!enabled.ok())
       missing.push_back(enabled.error().message);
-    else if (parent->Use({base, true, true, true, true}, &why)) {
-      parent->found_ = "cgroup v2: memory, pids";
+    else if (parent->Use({base, true, true, true, true, with_cpu && EnableCpu(base)}, &why)) {
+      parent->found_ = parent->cpu_ ? "cgroup v2: memory, pids, cpu" : "cgroup v2: memory, pids";
       return parent;
     } else {
       missing.push_back(why);
@@ -333,16 +359,20 @@ std::unique_ptr<CgroupParent> CgroupParent::Find(std::string_view mounts,
     const auto folder = own.find(name);
     if (folder == own.end())
       missing.push_back(fmt::format("v1 {} is not mounted", name));
-    else if (parent->Use(
-                 {folder->second, false, name == "memory", name == "pids", name == "freezer"},
-                 &why))
+    else if (parent->Use({folder->second, false, name == "memory", name == "pids",
+                          name == "freezer", false},
+                         &why))
       found.push_back(name);
     else
       missing.push_back(why);
   }
+  if (const auto folder = own.find("cpu");
+      with_cpu && !found.empty() && folder != own.end() &&
+      parent->Use({folder->second, false, false, false, false, true}, &why))
+    found.emplace_back("cpu");
   // Where only the limits are v1's, v2 still ends a group better than a loop of signals.
   if (!found.empty() && !parent->kill_ && unified != own.end() &&
-      parent->Use({unified->second, true, false, false, true}, &why))
+      parent->Use({unified->second, true, false, false, true, false}, &why))
     found.emplace_back("v2 to end them");
   parent->found_ = found.empty() ? fmt::format("no cgroup: {}", fmt::join(missing, "; "))
                                  : fmt::format("cgroup v1: {}", fmt::join(found, ", "));
@@ -355,12 +385,14 @@ bool CgroupParent::Use(CgroupFolder base, std::string* why) {
   memory_ |= base.memory;
   processes_ |= base.processes;
   kill_ |= base.kill;
+  cpu_ |= base.cpu;
   for (size_t i = 0; i < bases_.size(); ++i) {  // two controllers of one hierarchy
     if (bases_[i].path != base.path) continue;
     for (CgroupFolder* folder : {&bases_[i], &homes_[i]}) {
       folder->memory |= base.memory;
       folder->processes |= base.processes;
       folder->kill |= base.kill;
+      folder->cpu |= base.cpu;
     }
     return true;
   }
@@ -370,12 +402,14 @@ bool CgroupParent::Use(CgroupFolder base, std::string* why) {
   if (::mkdir(home.path.c_str(), 0755) != 0 && errno != EEXIST)
     made = Fail(SystemError("create", home.path));
   else if (base.unified && base.memory)
-    made = WriteControl(home.path + "/cgroup.subtree_control", "+memory +pids");
+    made = WriteControl(home.path + "/cgroup.subtree_control",
+                        base.cpu ? "+memory +pids +cpu" : "+memory +pids");
   if (!made.ok()) {
     *why = made.error().message;
     memory_ &= !base.memory;
     processes_ &= !base.processes;
     kill_ &= !base.kill;
+    cpu_ &= !base.cpu;
     ::rmdir(home.path.c_str());
     return false;
   }
@@ -396,7 +430,7 @@ Result<Cgroup> CgroupParent::Create(std::string_view name, const CgroupLimits& l
     return Fail(Code::kInvalidArgument,
                 fmt::format("cgroup name '{}' is not 1 to 128 of A-Z a-z 0-9 . _ -", name));
   if (homes_.empty() || (limits.memory_bytes != 0 && !memory_) ||
-      (limits.processes != 0 && !processes_))
+      (limits.processes != 0 && !processes_) || (limits.cpu_millicores != 0 && !cpu_))
     return Fail(Code::kFailedPrecondition,
                 fmt::format("the limits asked for '{}' cannot be kept here: {}", name, found_));
   Cgroup group;
@@ -430,7 +464,8 @@ Result<size_t> CgroupParent::ClearStale() {
       if (end == ticks_text || *end != '\0') continue;
       // Numbers say nothing about processes of other pid namespaces; the lock does.
       Fd lock(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-      if (StartTicks(static_cast<pid_t>(pid)) == ticks || !lock.valid() ||
+      const auto process = FindProcess(static_cast<pid_t>(pid));
+      if ((process && process->id.start_ticks == ticks && !process->ended) || !lock.valid() ||
           ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
         alive.insert(name);
         continue;

@@ -1,7 +1,8 @@
-// Control groups: bounds on memory and processes that hold for a process and all it ever starts,
-// and the sure way to end them. v2 where its controllers are given to us, else those v1 hierarchies
-// that can be written. Always below the group we are in ourselves, so that its bounds still hold.
-// A CgroupParent: any thread. A Cgroup: one thread at a time, and what may block says so.
+// Control groups: bounds on memory, processes and CPU that hold for a process and all it ever
+// starts, and the sure way to end them. v2 where its controllers are given to us, else those v1
+// hierarchies that can be written. Always below the group we are in ourselves, so that its bounds
+// still hold. A CgroupParent: any thread. A Cgroup: one thread at a time, and what may block says
+// so.
 #pragma once
 
 #include <sys/types.h>
@@ -22,6 +23,7 @@ namespace umbel::process {
 struct CgroupLimits {
   uint64_t memory_bytes = 0;  // memory and swap together
   uint64_t processes = 0;     // the kernel counts threads too
+  uint64_t cpu_millicores = 0;
 };
 
 /// One group's folder in one hierarchy, or the folder that groups are made in.
@@ -31,6 +33,7 @@ struct CgroupFolder {
   bool memory = false;   // what we use it for
   bool processes = false;
   bool kill = false;
+  bool cpu = false;
 };
 
 /// One group. Moved-from and removed ones are empty.
@@ -72,17 +75,21 @@ class CgroupParent {
  public:
   /// Looks what this machine lets us use. On v2 this process may move itself to a group
   /// `umbel-node` below its own, since processes may not stand beside groups with limits.
-  static std::unique_ptr<CgroupParent> Open();
+  /// with_cpu  look for a way to bound CPU too.
+  static std::unique_ptr<CgroupParent> Open(bool with_cpu = false);
   /// As Open, from other texts than /proc/self/mountinfo and /proc/self/cgroup.
-  static std::unique_ptr<CgroupParent> Find(std::string_view mounts, std::string_view own_groups);
+  static std::unique_ptr<CgroupParent> Find(std::string_view mounts, std::string_view own_groups,
+                                            bool with_cpu = false);
   ~CgroupParent();
   CgroupParent(const CgroupParent&) = delete;
   CgroupParent& operator=(const CgroupParent&) = delete;
 
-  /// Whether groups bound memory, bound processes, and can be ended as one. All false: none.
+  /// Whether groups bound memory, bound processes, can be ended as one, and bound CPU. All false:
+  /// none.
   bool memory() const { return memory_; }
   bool processes() const { return processes_; }
   bool kill() const { return kill_; }
+  bool cpu() const { return cpu_; }
   /// For people: "cgroup v1: memory, pids, freezer", or what is missing and why.
   const std::string& found() const { return found_; }
 
@@ -104,6 +111,7 @@ class CgroupParent {
   bool memory_ = false;
   bool processes_ = false;
   bool kill_ = false;
+  bool cpu_ = false;
   std::string found_;
 };
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -137,6 +138,26 @@ TEST_P(CgroupTest, WhoDoubleForksIntoASessionOfItsOwnIsFoundAndKilled) {
   ASSERT_TRUE(group.Kill().ok());
   EXPECT_TRUE(WaitForEnd(pidfd.get(), milliseconds(0)));
   EXPECT_TRUE(group.Pids().empty());
+}
+
+TEST(CgroupParent, CpuIsBounded) {
+  const auto parent = CgroupParent::Open(true);
+  if (!parent->cpu()) GTEST_SKIP() << parent->found();
+  auto group = parent->Create("busy", {0, 0, 250});
+  ASSERT_TRUE(group.ok()) << group.error().ToString();
+  CommandSpec command = Shell("i=0; while :; do i=$((i+1)); done");
+  Child child = Spawn(command);
+  ASSERT_TRUE(group->Add(child.pid).ok());
+  // Nothing but the CPU it is given can end it: 1 s of it takes 4 s.
+  const auto began = std::chrono::steady_clock::now();
+  const rlimit second{1, 1};
+  ASSERT_EQ(::prlimit(child.pid, RLIMIT_CPU, &second, nullptr), 0);
+  ASSERT_TRUE(child.Open().ok());
+  End(child);
+  EXPECT_GE(std::chrono::steady_clock::now() - began, std::chrono::seconds(2));
+  const auto without = CgroupParent::Open();
+  EXPECT_FALSE(without->cpu());
+  EXPECT_EQ(without->Create("busy", {0, 0, 250}).error().code, Code::kFailedPrecondition);
 }
 
 TEST_P(CgroupTest, KillTakesWhatIsStoppedAndWhatIsBelow) {
@@ -324,6 +345,19 @@ TEST_F(FakeMachine, V2WithItsControllers) {
   EXPECT_EQ(Find("/docker/x", "0::/docker/x/a/b\n")->found(), "cgroup v2: memory, pids");
   EXPECT_EQ(Find("/docker/x", "0::/../../y\n")->found(), "cgroup v2: memory, pids");
   EXPECT_TRUE(Find("/", "0::/\n")->kill());
+}
+
+TEST_F(FakeMachine, V2WithCpuWhenItIsAskedFor) {
+  Write("cgroup.controllers", "cpu memory pids\n");
+  Write("cgroup.subtree_control", "cpu memory pids\n");
+  Prepare("");
+  const std::string mounts =
+      fmt::format("31 24 0:27 / {} rw,relatime shared:9 - cgroup2 cgroup rw\n", folder_.path());
+  EXPECT_EQ(CgroupParent::Find(mounts, "0::/\n", true)->found(), "cgroup v2: memory, pids, cpu");
+  EXPECT_FALSE(CgroupParent::Find(mounts, "0::/\n")->cpu());
+  Write("cgroup.subtree_control", "memory pids\n");
+  Write("cgroup.controllers", "memory pids\n");
+  EXPECT_EQ(CgroupParent::Find(mounts, "0::/\n", true)->found(), "cgroup v2: memory, pids");
 }
 
 TEST_F(FakeMachine, V2WithoutAController) {

@@ -99,9 +99,31 @@ Status RaiseOomScore(uint64_t more) {
   return {};
 }
 
+/// Who is not root has network namespaces only within a user namespace of its own; it stays who it
+/// is there.
+Status LeaveNetworkAsUser() {
+  const uid_t uid = ::getuid();
+  const gid_t gid = ::getgid();
+  if (::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
+    return SystemFailure("cannot take the network away");
+  const std::pair<const char*, std::string> maps[] = {
+      {"/proc/self/setgroups", "deny"},
+      {"/proc/self/uid_map", fmt::format("{0} {0} 1\n", uid)},
+      {"/proc/self/gid_map", fmt::format("{0} {0} 1\n", gid)}};
+  for (const auto& [path, text] : maps) {
+    const Fd fd(::open(path, O_WRONLY | O_CLOEXEC));
+    if (!fd.valid() || ::write(fd.get(), text.data(), text.size()) < 0)
+      return SystemFailure("cannot take the network away, no user namespace");
+  }
+  return {};
+}
+
 /// A network of its own, with nothing in it but loopback.
 Status LeaveNetwork() {
-  if (::unshare(CLONE_NEWNET) != 0) return SystemFailure("cannot take the network away");
+  if (::unshare(CLONE_NEWNET) != 0) {
+    if (errno != EPERM) return SystemFailure("cannot take the network away");
+    UMBEL_TRY(LeaveNetworkAsUser());
+  }
   const Fd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   ifreq request{};
   std::strncpy(request.ifr_name, "lo", sizeof request.ifr_name - 1);

@@ -43,7 +43,7 @@ struct Confinement {
   /// far more than memory.
   uint64_t processes = 0;
   uint64_t address_space_bytes = 0;
-  bool network = true;          // false needs root; leaves loopback, which is nobody else's
+  bool network = true;          // false needs root or user namespaces; leaves loopback of its own
   bool subreaper = false;       // adopts what its descendants leave behind
   bool die_with_parent = true;  // SIGKILL when the thread that started it ends
   int oom_score_more = 500;     // the kernel takes it before us when memory is short

@@ -121,6 +121,24 @@ class Tree {
   std::map<pid_t, Held> held_;
 };
 
+/// SIGKILL to all that is found until nothing is.
+Status KillAll(Tree& tree, pid_t root, Steady::time_point until) {
+  for (;;) {
+    // One look can miss what changes its parent just then.
+    tree.Look();
+    if (tree.empty() && !tree.Look() && tree.empty()) return {};
+    if (Steady::now() >= until)
+      return Fail(Code::kDeadlineExceeded,
+                  fmt::format("{} processes of the tree of {} did not end", tree.size(), root));
+    // What is stopped forks no more; stopped all, they can be listed and killed.
+    int rounds = 0;
+    do tree.Signal(SIGSTOP, false);
+    while (tree.Look() && ++rounds < kStopRoundsMax);
+    tree.Kill();
+    tree.Wait(kLookEvery, tree.size() == 1 ? 0 : 1);
+  }
+}
+
 }  // namespace
 
 std::optional<ProcessEntry> FindProcess(pid_t pid) {
@@ -174,21 +192,13 @@ Status EndTree(const ProcessId& root, milliseconds grace) {
     tree.Wait(std::min(kLookEvery, std::chrono::ceil<milliseconds>(killing - Steady::now())), 0);
     tree.Look();
   }
-  const auto until = Steady::now() + kKillLimit;
-  for (;;) {
-    // One look can miss what changes its parent just then.
-    tree.Look();
-    if (tree.empty() && !tree.Look() && tree.empty()) return {};
-    if (Steady::now() >= until)
-      return Fail(Code::kDeadlineExceeded,
-                  fmt::format("{} processes of the tree of {} did not end", tree.size(), root.pid));
-    // What is stopped forks no more; stopped all, they can be listed and killed.
-    int rounds = 0;
-    do tree.Signal(SIGSTOP, false);
-    while (tree.Look() && ++rounds < kStopRoundsMax);
-    tree.Kill();
-    tree.Wait(kLookEvery, tree.size() == 1 ? 0 : 1);
-  }
+  return KillAll(tree, root.pid, Steady::now() + kKillLimit);
+}
+
+Status EndDescendants() {
+  const pid_t own = ::getpid();
+  Tree tree({own, StartTicks(own)});
+  return KillAll(tree, own, Steady::now() + kKillLimit);
 }
 
 Status BecomeSubreaper() {

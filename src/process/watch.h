@@ -46,6 +46,10 @@ std::vector<ProcessEntry> Descendants(pid_t root);
 /// errors  kDeadlineExceeded: some were still there 10 s after `grace`.
 Status EndTree(const ProcessId& root, std::chrono::milliseconds grace);
 
+/// As EndTree, but of everything below this process, which must be a subreaper: SIGKILL at once.
+/// errors  kDeadlineExceeded: some were still there after 10 s.
+Status EndDescendants();
+
 /// From now on what our descendants leave behind becomes our child.
 Status BecomeSubreaper();
 /// Reaps children that have ended, but none of `own`, which others wait for. How many there were.

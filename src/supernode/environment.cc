@@ -14,7 +14,7 @@ extern char** environ;
 namespace umbel::supernode {
 namespace {
 
-constexpr std::array<std::string_view, 15> kNames = {"PATH",
+constexpr std::array<std::string_view, 21> kNames = {"PATH",
                                                      "HOME",
                                                      "USER",
                                                      "LOGNAME",
@@ -28,7 +28,14 @@ constexpr std::array<std::string_view, 15> kNames = {"PATH",
                                                      "CONDA_PREFIX",
                                                      "LD_LIBRARY_PATH",
                                                      "SSL_CERT_FILE",
-                                                     "SSL_CERT_DIR"};
+                                                     "SSL_CERT_DIR",
+                                                     // What a manager tells learners.
+                                                     "ML_MODEL_FLAVOR",
+                                                     "UMBEL_DATA",
+                                                     "UMBEL_DATA_TAGS",
+                                                     "UMBEL_LEARNER",
+                                                     "MLFLOW_DISABLE_TELEMETRY",
+                                                     "DO_NOT_TRACK"};
 constexpr std::array<std::string_view, 18> kFronts = {
     "LC_",   "PYTHON",  "FLWR_", "OMP_",  "GOMP_", "KMP_", "MKL_",   "OPENBLAS_", "NUMEXPR_",
     "CUDA_", "NVIDIA_", "HIP_",  "ROCR_", "XLA_",  "JAX_", "TORCH_", "TF_",       "KERAS_"};

@@ -212,4 +212,21 @@ std::string MakeNpyHead(std::string_view descr, std::span<const uint64_t> shape)
   return head + text;
 }
 
+Result<std::string> DtypeName(std::string_view descr) {
+  if (descr.size() < 3 || descr.find_first_of("fiucb", 1) != 1)
+    return Fail(Code::kInvalidArgument, fmt::format("dtype {} is not a number", Quote(descr)));
+  unsigned bytes = 0;
+  for (const char c : descr.substr(2)) {
+    if (c < '0' || c > '9' || bytes > 99)
+      return Fail(Code::kInvalidArgument, fmt::format("dtype {} is not a number", Quote(descr)));
+    bytes = bytes * 10 + static_cast<unsigned>(c - '0');
+  }
+  if (descr[1] == 'b') return std::string("bool");
+  const std::string_view kind = descr[1] == 'f'   ? "float"
+                                : descr[1] == 'i' ? "int"
+                                : descr[1] == 'u' ? "uint"
+                                                  : "complex";
+  return fmt::format("{}{}", kind, bytes * 8);
+}
+
 }  // namespace umbel::tensor

@@ -44,4 +44,8 @@ Result<std::optional<NpyHead>> ParseNpyHead(std::string_view prefix);
 /// shape  at most kNpyDimensionsMax sizes.
 std::string MakeNpyHead(std::string_view descr, std::span<const uint64_t> shape);
 
+/// NumPy's name of a descr: "float32" of "<f4".
+/// errors  kInvalidArgument: text, bytes or anything else that is not a number.
+Result<std::string> DtypeName(std::string_view descr);
+
 }  // namespace umbel::tensor

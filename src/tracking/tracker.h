@@ -14,15 +14,9 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/wake.h"
+#include "tracking/mlflow.h"
 
 namespace umbel::tracking {
-
-struct Metric {
-  std::string key;
-  double value = 0;  // NaN and infinities, too
-  WallTime at{};
-  int64_t step = 0;
-};
 
 /// One run of MLflow's, as it is to be. `id` is the caller's own and stays: the same id is the same
 /// run, also after a crash between asking for it and hearing MLflow's id.
@@ -37,6 +31,7 @@ struct RunStart {
 
 struct TrackerState {
   uint64_t waiting = 0;  // entries that are not with the server yet
+  uint64_t refused = 0;  // entries that MLflow will never take; they are set aside
   std::string trouble;   // why, in words; "" when all is well
 };
 
@@ -46,13 +41,23 @@ class Tracker {
     std::string url;    // "http://127.0.0.1:7027"
     std::string spool;  // file; nobody else's
     std::string user = "umbel";
+    uint64_t spool_bytes_max = uint64_t{256} << 20;
+    std::chrono::milliseconds request_timeout{30000};
+    /// Between tries while the server is down: doubled each time, with jitter.
+    std::chrono::milliseconds pause_min{100};
+    std::chrono::milliseconds pause_max{5000};
   };
   /// Takes up what an earlier process has left in the spool.
-  /// errors  kInvalidArgument: the address; kUnavailable, kDataLoss: the spool.
+  /// errors  kInvalidArgument: the address; kFailedPrecondition: another program's spool;
+  ///         kUnavailable, kDataLoss: the spool.
   static Result<std::unique_ptr<Tracker>> Open(const Options& options);
-  /// Ends the thread; what is not sent stays in the spool.
+  /// Ends the thread, and the request it is at; what is not sent stays in the spool.
   virtual ~Tracker() = default;
 
+  // Begin, Log, Tag and End keep what is said, on disk when they return.
+  // errors  kResourceExhausted: the spool or its disk is full; kNotFound: no run of that id has
+  //         begun; kInvalidArgument; kUnavailable, kDataLoss: the spool.
+  /// A run that has begun before, whatever its process came to, is left as it is.
   virtual Status Begin(const RunStart& run) = 0;
   /// Any number; sent in batches of what MLflow takes at once.
   virtual Status Log(const std::string& run, const std::vector<Metric>& metrics) = 0;
@@ -64,10 +69,10 @@ class Tracker {
   virtual std::optional<std::string> RunIdOf(const std::string& run) = 0;
   virtual std::optional<std::string> ExperimentIdOf(const std::string& run) = 0;
   virtual TrackerState state() = 0;
-  /// Waits until everything that was said before is with the server.
+  /// Waits until everything that was said before is with the server, or set aside.
   /// errors  kDeadlineExceeded: it is not, with the trouble.
   virtual Status Flush(std::chrono::milliseconds limit) = 0;
-  /// Woken when something has got through, or trouble begins.
+  /// Woken each time something has got through, or trouble begins, for as long as the waker lives.
   virtual void Watch(std::shared_ptr<Wakeable> waker) = 0;
 };
 

@@ -80,6 +80,7 @@ class Job:
         content: RecordDict | None = None,
         state: RecordDict | None = None,
         out_offset: int = 0,
+        message_type: str = "train",
         **config: Any,
     ) -> None:
         number = next(self._numbers)
@@ -94,7 +95,7 @@ class Job:
             writer = records.Output(source.fileno(), source.tell())
             frame = {
                 "op": "call",
-                "message": message(),
+                "message": message(type=message_type),
                 "content": records.encode(content, writer),
                 "context": context() | {"state": records.encode(state or RecordDict(), writer)},
                 "out_offset": out_offset,

@@ -168,11 +168,32 @@ Task<Status> GetModel(Site& site, Exchange& exchange) {
                                         static_cast<uint64_t>(about.st_size));
 }
 
+/// A long poll, for who has just started the nodes.
+Task<Status> WatchNodes(Site& site, Exchange& exchange) {
+  pb::WatchNodesRequest request;
+  UMBEL_CO_TRY(co_await ReadMessage(exchange, &request, kControlRequestMax));
+  const HoldPlan plan = PlanHold(exchange, true);
+  for (bool last = false;;) {
+    const size_t online = site.engine.Read([&](State& state, WallTime) {
+      const size_t now = state.online_nodes();
+      if (now < request.online_min()) state.node_waiters().Add(exchange.waker());
+      return now;
+    });
+    if (online >= request.online_min() || last) {
+      pb::WatchNodesResponse response;
+      response.set_online(static_cast<uint32_t>(online));
+      co_return co_await ReplyMessage(exchange, response);
+    }
+    const http::HoldEnd end = co_await exchange.Hold(plan.deadline, plan.interim);
+    if (end == http::HoldEnd::kGone) co_return Fail(Code::kCancelled, "the peer is gone");
+    last = end != http::HoldEnd::kWoken;
+  }
+}
+
 constexpr Route kRoutes[] = {
-    {"/v1/umbel/get-capabilities", GetCapabilities},
-    {"/v1/umbel/start-native-run", StartNativeRun},
-    {"/v1/umbel/watch-rounds", WatchRounds},
-    {"/v1/umbel/get-model", GetModel},
+    {"/v1/umbel/get-capabilities", GetCapabilities}, {"/v1/umbel/start-native-run", StartNativeRun},
+    {"/v1/umbel/watch-rounds", WatchRounds},         {"/v1/umbel/get-model", GetModel},
+    {"/v1/umbel/watch-nodes", WatchNodes},
 };
 
 }  // namespace

@@ -97,9 +97,7 @@ class ModelWriter {
 
 Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next);
 
-/// NumPy's name of a descr: "float32" of "<f4".
-/// errors  kInvalidArgument: text, bytes or anything else that is not a number.
-Result<std::string> DtypeName(std::string_view descr);
+using tensor::DtypeName;
 /// errors  kInvalidArgument: as DtypeName; complex numbers and dates, too.
 Result<aggregation::NumberType> TypeOf(std::string_view descr);
 

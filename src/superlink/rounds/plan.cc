@@ -54,6 +54,7 @@ Result<StopRules> ToRules(const ::umbel::rounds::Plan::Stop& stop) {
   if (stop.has_at_most()) rules.at_most = stop.at_most();
   rules.patience = stop.patience();
   rules.smaller_is_better = stop.smaller_is_better();
+  rules.tie_metric = stop.tie_metric();
   rules.seconds = stop.seconds();
   UMBEL_TRY(CheckSeconds("stop.seconds", rules.seconds));
   if (rules.metric.empty() && (rules.at_least || rules.at_most || rules.patience > 0))

@@ -20,7 +20,8 @@ struct StopRules {
   std::optional<double> at_most;
   uint32_t patience = 0;  // rounds without a better value; 0: no such rule
   bool smaller_is_better = false;
-  double seconds = 0;  // of the whole; 0: no such rule
+  std::string tie_metric;  // of two equal values the one with the smaller of these is better
+  double seconds = 0;      // of the whole; 0: no such rule
 };
 
 enum class Keep { kLast, kBest, kAll };

@@ -1,23 +1,38 @@
 #include "superlink/rounds/stop.h"
 
+#include <cmath>
+#include <limits>
+
 #include "superlink/rounds/report.h"
 #include "umbel/rounds.pb.h"
 
 namespace umbel::superlink::rounds {
+namespace {
+
+/// What decides between rounds of one value; a metric that is missing or no number is the worst.
+double TieOf(const StopRules& rules, const flower::MetricRecord& evaluation) {
+  const auto value = MetricOf(evaluation, rules.tie_metric);
+  return value && !std::isnan(*value) ? *value : std::numeric_limits<double>::infinity();
+}
+
+}  // namespace
 
 void CountRound(const StopRules& rules, const flower::MetricRecord& evaluation,
                 ::umbel::rounds::Progress* progress) {
   const auto value = MetricOf(evaluation, rules.metric);
-  if (!value) return;
+  if (!value || std::isnan(*value)) return;  // which is better than nothing, and worse than any
+  const double tie = TieOf(rules, evaluation);
   const bool better =
       !progress->has_best() ||
-      (rules.smaller_is_better ? *value < progress->best() : *value > progress->best());
+      (rules.smaller_is_better ? *value < progress->best() : *value > progress->best()) ||
+      (*value == progress->best() && tie < progress->best_tie());
   if (!better) {
     progress->set_rounds_without_better(progress->rounds_without_better() + 1);
     return;
   }
   progress->set_has_best(true);
   progress->set_best(*value);
+  progress->set_best_tie(tie);
   progress->set_best_round(progress->round());
   progress->set_rounds_without_better(0);
 }

@@ -1,4 +1,5 @@
-// What commands ask of a SuperLink: one call at a time, blocking. Belongs to one thread.
+// What commands and the manager ask of a SuperLink: one call at a time, blocking. Belongs to one
+// thread, but for Cancel().
 #pragma once
 
 #include <chrono>
@@ -10,7 +11,7 @@
 #include "base/result.h"
 #include "http/client.h"
 
-namespace umbel::cli {
+namespace umbel::rounds_client {
 
 class SuperLinkClient {
  public:
@@ -28,12 +29,17 @@ class SuperLinkClient {
     std::string headers;               // complete lines
     std::chrono::seconds timeout{30};
     size_t answer_max = size_t{64} << 20;
+    /// For how long it is tried again while the SuperLink does not answer.
+    std::chrono::seconds patience{60};
   };
-  /// The body of a 200. Tried again for a minute while the SuperLink does not answer.
-  /// errors  what the SuperLink says, under the code its status stands for; kUnavailable.
+  /// The body of a 200.
+  /// errors  what the SuperLink says, under the code its status stands for; kUnavailable;
+  ///         kCancelled.
   virtual Result<std::string> Post(const Call& call) = 0;
+  /// Ends the call under way, and all that come after. Any thread.
+  virtual void Cancel() = 0;
 
   virtual const std::string& address() const = 0;
 };
 
-}  // namespace umbel::cli
+}  // namespace umbel::rounds_client

@@ -1,15 +1,14 @@
-#include "cli/initial_model.h"
+#include "rounds_client/initial_model.h"
 
 #include <zip.h>
 
 #include <filesystem>
 #include <vector>
 
-#include "superlink/rounds/model.h"
 #include "tensor/npy.h"
 #include "tensor/quote.h"
 
-namespace umbel::cli {
+namespace umbel::rounds_client {
 namespace {
 
 constexpr size_t kPiece = size_t{1} << 20;
@@ -45,7 +44,7 @@ Result<flower::ArrayRef> ReadEntry(zip_t* archive, zip_uint64_t index, flower::S
   if (!npy) return Fail(Code::kInvalidArgument, "it ends within its NPY head");
   if (array.size() != npy->data_offset + npy->element_count * npy->item_size)
     return Fail(Code::kInvalidArgument, "its data is not as long as its NPY head says");
-  UMBEL_ASSIGN(array.dtype, superlink::rounds::DtypeName(npy->dtype));
+  UMBEL_ASSIGN(array.dtype, tensor::DtypeName(npy->dtype));
   for (const uint64_t size : npy->shape) array.shape.push_back(static_cast<int64_t>(size));
   return array;
 }
@@ -77,4 +76,4 @@ Result<flower::ArrayRecord> ReadNpz(const std::string& path, flower::Spool& spoo
   return record;
 }
 
-}  // namespace umbel::cli
+}  // namespace umbel::rounds_client

@@ -1,19 +1,20 @@
-#include "cli/superlink_client.h"
+#include "rounds_client/superlink_client.h"
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <charconv>
+#include <condition_variable>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <thread>
 
 #include "flower/errors.h"
 
-namespace umbel::cli {
+namespace umbel::rounds_client {
 namespace {
 
-constexpr std::chrono::seconds kPatience{60};
 constexpr std::chrono::milliseconds kPauseMin{100};
 constexpr std::chrono::milliseconds kPauseMax{3000};
 
@@ -50,16 +51,31 @@ class ClientImpl final : public SuperLinkClient {
       } else {
         error = answer.error();
       }
-      if (error.code != Code::kUnavailable || std::chrono::steady_clock::now() - begin > kPatience)
-        return Fail(std::move(error));
-      std::this_thread::sleep_for(pause);
+      const auto spent = std::chrono::steady_clock::now() - begin;
+      if (error.code != Code::kUnavailable || spent > call.patience) return Fail(std::move(error));
+      std::unique_lock lock(mutex_);
+      if (changed_.wait_for(lock, pause, [this] { return cancelled_; }))
+        return Fail(Code::kCancelled, "the call was cancelled");
     }
+  }
+
+  void Cancel() override {
+    {
+      const std::lock_guard lock(mutex_);
+      cancelled_ = true;
+    }
+    changed_.notify_all();
+    boost::asio::post(context_, [this] { client_->Close(); });
   }
 
   const std::string& address() const override { return address_; }
 
  private:
   Result<http::ClientResponse> Once(const Call& call) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (cancelled_) return Fail(Code::kCancelled, "the call was cancelled");
+    }
     std::optional<Result<http::ClientResponse>> answer;
     auto ask = [&]() -> http::Task<void> {
       http::ClientRequest request("POST", call.path);
@@ -81,6 +97,9 @@ class ClientImpl final : public SuperLinkClient {
   const std::string address_;
   boost::asio::io_context context_{1};
   std::unique_ptr<http::Client> client_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool cancelled_ = false;
 };
 
 }  // namespace
@@ -108,4 +127,4 @@ Result<std::unique_ptr<SuperLinkClient>> SuperLinkClient::Make(
   return std::unique_ptr<SuperLinkClient>(std::move(client));
 }
 
-}  // namespace umbel::cli
+}  // namespace umbel::rounds_client

@@ -8,7 +8,7 @@
 #include "flower/records.h"
 #include "flower/spool.h"
 
-namespace umbel::cli {
+namespace umbel::rounds_client {
 
 /// The arrays of an .npz file, in its order, under the names np.savez gave them. Their bytes are
 /// copied to `spool`.
@@ -17,4 +17,4 @@ namespace umbel::cli {
 ///         message names file and entry.
 Result<flower::ArrayRecord> ReadNpz(const std::string& path, flower::Spool& spool);
 
-}  // namespace umbel::cli
+}  // namespace umbel::rounds_client

@@ -1,0 +1,126 @@
+#include "cli/api_client.h"
+
+#include <CLI/CLI.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <charconv>
+#include <filesystem>
+#include <optional>
+
+#include "base/file.h"
+#include "cli/daemon.h"
+#include "http/client.h"
+
+namespace umbel::cli {
+namespace {
+
+constexpr size_t kAnswerMax = size_t{256} << 20;
+
+std::string Stripped(std::string text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == '/')) text.pop_back();
+  return text;
+}
+
+Code CodeOf(int status) {
+  switch (status) {
+    case 401:
+      return Code::kUnauthenticated;
+    case 404:
+      return Code::kNotFound;
+    case 409:
+      return Code::kFailedPrecondition;
+    case 422:
+      return Code::kInvalidArgument;
+    case 503:
+      return Code::kUnavailable;
+    default:
+      return Code::kUnknown;
+  }
+}
+
+}  // namespace
+
+void AddApiFlags(CLI::App& app, ApiFlags* flags) {
+  app.add_option("--state", flags->state, "State folder of `umbel up` [$UMBEL_HOME/up]")
+      ->envname("UMBEL_UP_STATE");
+  app.add_option("--api", flags->url, "Address of its API, http://HOST:PORT")->envname("UMBEL_API");
+  app.add_option("--token-file", flags->token_file, "File with its token")
+      ->envname("UMBEL_TOKEN_FILE");
+  app.add_flag("--json", flags->json, "As JSON");
+}
+
+std::string UpDirectory() { return UmbelHome() + "/up"; }
+
+Result<ApiClient> ApiClient::Open(const ApiFlags& flags) {
+  const std::string state = flags.state.empty() ? UpDirectory() : flags.state;
+  ApiClient client;
+  client.url_ = flags.url;
+  if (client.url_.empty()) {
+    const auto told = ReadFile(state + "/address", 4096);
+    if (!told.ok())
+      return Fail(
+          Code::kNotFound,
+          fmt::format("no `umbel up` has run with the state folder '{}': start one, or name "
+                      "its folder with --state",
+                      state));
+    client.url_ = Stripped(*told);
+  }
+  const std::string file = flags.token_file.empty() ? state + "/token" : flags.token_file;
+  UMBEL_ASSIGN(std::string token, ReadFile(file, 4096));
+  client.token_ = Stripped(std::move(token));
+  constexpr std::string_view kScheme = "http://";
+  const std::string_view rest =
+      std::string_view(client.url_).substr(std::min(client.url_.size(), kScheme.size()));
+  const size_t colon = rest.rfind(':');
+  unsigned port = 0;
+  if (client.url_.starts_with(kScheme) && colon != std::string_view::npos)
+    std::from_chars(rest.data() + colon + 1, rest.data() + rest.size(), port);
+  if (port == 0 || port > 65535)
+    return Fail(Code::kInvalidArgument, fmt::format("'{}' is not http://HOST:PORT", client.url_));
+  client.host_ = rest.substr(0, colon);
+  client.port_ = static_cast<uint16_t>(port);
+  return client;
+}
+
+Result<nlohmann::json> ApiClient::Ask(std::string_view method, const std::string& path,
+                                      const std::string& body, std::chrono::seconds timeout) const {
+  boost::asio::io_context context(1);
+  http::ClientOptions options;
+  options.host = host_;
+  options.port = port_;
+  options.connect_timeout = std::chrono::seconds(5);
+  UMBEL_ASSIGN(const auto client, http::Client::Make(context, options));
+  std::optional<Result<http::ClientResponse>> answer;
+  auto ask = [&]() -> http::Task<void> {
+    http::ClientRequest request(method, "/api/v1/" + path);
+    request.extra_headers = fmt::format("Authorization: Bearer {}\r\n", token_);
+    request.body = body;
+    if (!body.empty()) request.content_type = "application/json";
+    request.timeout = timeout;
+    answer = co_await client->Send(request, kAnswerMax);
+  };
+  boost::asio::co_spawn(context, std::move(ask), boost::asio::detached);
+  context.run();
+  if (!answer) return Fail(Code::kInternal, "the question was not asked");
+  if (!answer->ok())
+    return Fail(Code::kUnavailable, fmt::format("`umbel up` does not answer at {}: {}", url_,
+                                                (*answer).error().message));
+  auto json = nlohmann::json::parse((*answer)->body, nullptr, false);
+  const int status = (*answer)->status;
+  if (status >= 200 && status < 300 && !json.is_discarded()) return json;
+  const std::string detail = json.is_object() ? json.value("detail", "") : "";
+  return Fail(CodeOf(status), detail.empty() ? fmt::format("{} answers {}", url_, status) : detail);
+}
+
+std::string Escape(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    const bool plain =
+        std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.' || c == '_' || c == '~';
+    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+  }
+  return out;
+}
+
+}  // namespace umbel::cli

@@ -1,0 +1,253 @@
+#include "manager/commands.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "manager/child.h"
+#include "manager/names.h"
+
+namespace umbel::manager {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kMegabyte = 1'000'000;
+constexpr const char* kLoopback = "127.0.0.1";
+
+std::string Fact(const Project& project, const char* key) {
+  const json facts = json::parse(project.environment, nullptr, false);
+  return facts.is_object() ? facts.value(key, "") : "";
+}
+
+/// What user code may know of this machine.
+std::vector<std::string> PlainEnvironment(const std::string& home) {
+  std::vector<std::string> kept;
+  for (std::string& entry : ChildEnvironment()) {
+    const std::string_view name = std::string_view(entry).substr(0, entry.find('='));
+    for (const std::string_view plain :
+         {"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "FLWR_TELEMETRY_ENABLED",
+          "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "FLWR_DISABLE_UPDATE_CHECK",
+          "PYTHONUNBUFFERED"})
+      if (name == plain) kept.push_back(std::move(entry));
+  }
+  kept.push_back("HOME=" + home);
+  return kept;
+}
+
+/// Linear algebra starts as many threads as there are cores, unless it is told.
+void LimitThreads(std::vector<std::string>& environment, uint64_t threads) {
+  for (const char* name : {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+                           "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"})
+    environment.push_back(fmt::format("{}={}", name, threads));
+}
+
+void FindFirst(std::vector<std::string>& environment, const std::string& folder) {
+  for (std::string& entry : environment)
+    if (entry.starts_with("PATH=")) entry = fmt::format("PATH={}:{}", folder, entry.substr(5));
+}
+
+InstanceSpec Base(const Service& service, uint32_t number) {
+  InstanceSpec spec;
+  spec.name = fmt::format("{}.{}", service.name, number);
+  spec.one_shot = NamesOf(service.kind).one_shot;
+  return spec;
+}
+
+/// `python -m umbel.flops STEP …`.
+InstanceSpec Step(const Options& options, const Project& project, const Sla& sla,
+                  const Service& service, uint32_t number, const std::string& python,
+                  const std::string& step) {
+  InstanceSpec spec = Base(service, number);
+  spec.arguments = {
+      python,         "-m",       "umbel.flops", step,    "--source",
+      project.source, "--flavor", sla.flavor,    "--out", ResultFile(options, project.id, step)};
+  spec.environment = ChildEnvironment();
+  spec.environment.push_back("PYTHONPATH=" + options.flops);
+  spec.environment.push_back("ML_MODEL_FLAVOR=" + sla.flavor);
+  FindFirst(spec.environment, std::filesystem::path(python).parent_path().native());
+  spec.resources.memory_bytes = std::max(sla.memory_mb, options.python_memory_mb) * kMegabyte;
+  return spec;
+}
+
+}  // namespace
+
+std::string FolderOf(const Options& options, const std::string& project) {
+  return fmt::format("{}/projects/{}", options.state, project);
+}
+std::string FolderOfTracking(const Options& options, const std::string& customer) {
+  return fmt::format("{}/tracking/{}", options.state, ShortHash(customer));
+}
+std::string ResultFile(const Options& options, const std::string& project,
+                       const std::string& step) {
+  return fmt::format("{}/{}.json", FolderOf(options, project), step);
+}
+
+InstanceSpec BuilderSpec(const Options& options, const Project& project, const Sla& sla,
+                         const Service& service) {
+  InstanceSpec spec = Step(options, project, sla, service, 0, options.python, "build");
+  spec.arguments.insert(spec.arguments.end(), {"--commit", project.commit, "--environments",
+                                               options.state + "/environments"});
+  return spec;
+}
+
+InstanceSpec InitialSpec(const Options& options, const Project& project, const Sla& sla,
+                         const Service& service) {
+  InstanceSpec spec = Step(options, project, sla, service, 0, Fact(project, "python"), "initial");
+  spec.arguments.insert(spec.arguments.end(),
+                        {"--model", FolderOf(options, project.id) + "/initial.npz"});
+  LimitThreads(spec.environment, sla.vcpus);
+  return spec;
+}
+
+InstanceSpec LogSpec(const Options& options, const Project& project, const Sla& sla,
+                     const Service& service, const LogWish& wish) {
+  InstanceSpec spec = Step(options, project, sla, service, 1, Fact(project, "python"), "log");
+  const json metrics = {{"accuracy", project.best_accuracy}, {"loss", project.best_loss}};
+  spec.arguments.insert(
+      spec.arguments.end(),
+      {"--model", project.best_model, "--tracking", wish.tracking_url, "--run-id", wish.run_id,
+       "--registered-name", project.app_name, "--metrics", metrics.dump()});
+  LimitThreads(spec.environment, sla.vcpus);
+  return spec;
+}
+
+InstanceSpec AggregatorSpec(const Options& options, const Project& project,
+                            const Service& service) {
+  InstanceSpec spec = Base(service, 0);
+  const std::string folder = FolderOf(options, project.id) + "/aggregator";
+  spec.arguments = {options.program,
+                    "superlink",
+                    "--insecure",
+                    "--host",
+                    kLoopback,
+                    "--port",
+                    std::to_string(service.port),
+                    "--state-dir",
+                    folder};
+  spec.environment = PlainEnvironment(folder);
+  return spec;
+}
+
+InstanceSpec LearnerSpec(const Options& options, const Project& project, const Sla& sla,
+                         const Service& service, uint32_t number, const std::string& superlink) {
+  InstanceSpec spec = Base(service, number);
+  const std::string folder = fmt::format("{}/learner-{}", FolderOf(options, project.id), number);
+  spec.arguments = {options.program,
+                    "supernode",
+                    "--insecure",
+                    "--superlink",
+                    superlink,
+                    "--port",
+                    "0",
+                    "--clientapp-host",
+                    "resident",
+                    "--max-parallel",
+                    "1",
+                    "--python",
+                    Fact(project, "python"),
+                    "--node-config",
+                    fmt::format("partition-id={} num-partitions={}", number, sla.min_available),
+                    "--state-dir",
+                    folder};
+  spec.environment = PlainEnvironment(folder);
+  LimitThreads(spec.environment, sla.vcpus);
+  std::string tags;
+  for (const std::string& tag : sla.data_tags) tags += (tags.empty() ? "" : ",") + tag;
+  spec.environment.push_back("ML_MODEL_FLAVOR=" + sla.flavor);
+  spec.environment.push_back("UMBEL_DATA_TAGS=" + tags);
+  spec.environment.push_back(fmt::format("UMBEL_LEARNER={}", number));
+  spec.addons = {"FLOps-learner"};
+  spec.resources.memory_bytes = std::max(sla.memory_mb, options.python_memory_mb) * kMegabyte;
+  spec.resources.cpu_millicores = sla.vcpus * 1000;
+  spec.resources.storage_bytes = sla.storage_mb * kMegabyte;
+  return spec;
+}
+
+InstanceSpec TrackingSpec(const Options& options, const Service& service,
+                          const std::string& python) {
+  InstanceSpec spec = Base(service, 0);
+  const std::string folder = FolderOfTracking(options, service.customer);
+  spec.arguments = {python,
+                    "-m",
+                    "mlflow",
+                    "server",
+                    "--host",
+                    kLoopback,
+                    "--port",
+                    std::to_string(service.port),
+                    "--workers",
+                    "1",
+                    "--backend-store-uri",
+                    "sqlite:///" + folder + "/mlflow.db",
+                    "--serve-artifacts",
+                    "--artifacts-destination",
+                    folder + "/artifacts"};
+  spec.environment = PlainEnvironment(folder);
+  spec.environment.push_back("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false");
+  FindFirst(spec.environment, std::filesystem::path(python).parent_path().native());
+  return spec;
+}
+
+InstanceSpec ServingSpec(const Options& options, const Project& project, const Service& service,
+                         const std::string& tracking_url) {
+  InstanceSpec spec = Base(service, 0);
+  const std::string python = Fact(project, "python");
+  const json model = json::parse(project.model, nullptr, false);
+  spec.arguments = {python,
+                    "-m",
+                    "mlflow",
+                    "models",
+                    "serve",
+                    "--model-uri",
+                    model.is_object() ? model.value("model_uri", "") : "",
+                    "--env-manager",
+                    "local",
+                    "--host",
+                    kLoopback,
+                    "--port",
+                    std::to_string(service.port)};
+  spec.environment = PlainEnvironment(FolderOf(options, project.id));
+  spec.environment.push_back("MLFLOW_TRACKING_URI=" + tracking_url);
+  FindFirst(spec.environment, std::filesystem::path(python).parent_path().native());
+  spec.resources.memory_bytes = options.python_memory_mb * kMegabyte;
+  return spec;
+}
+
+std::string ToJson(const InstanceSpec& spec) {
+  return json{{"name", spec.name},
+              {"arguments", spec.arguments},
+              {"environment", spec.environment},
+              {"directory", spec.directory},
+              {"memory", spec.resources.memory_bytes},
+              {"cpu", spec.resources.cpu_millicores},
+              {"storage", spec.resources.storage_bytes},
+              {"addons", spec.addons},
+              {"node", spec.node},
+              {"one_shot", spec.one_shot},
+              {"network", spec.network}}
+      .dump();
+}
+
+Result<InstanceSpec> SpecFromJson(const std::string& text) {
+  try {
+    const json in = json::parse(text);
+    InstanceSpec spec;
+    in.at("name").get_to(spec.name);
+    in.at("arguments").get_to(spec.arguments);
+    in.at("environment").get_to(spec.environment);
+    in.at("directory").get_to(spec.directory);
+    in.at("memory").get_to(spec.resources.memory_bytes);
+    in.at("cpu").get_to(spec.resources.cpu_millicores);
+    in.at("storage").get_to(spec.resources.storage_bytes);
+    in.at("addons").get_to(spec.addons);
+    in.at("node").get_to(spec.node);
+    in.at("one_shot").get_to(spec.one_shot);
+    in.at("network").get_to(spec.network);
+    return spec;
+  } catch (const json::exception& error) {
+    return Fail(Code::kDataLoss, fmt::format("a stored instance cannot be read: {}", error.what()));
+  }
+}
+
+}  // namespace umbel::manager

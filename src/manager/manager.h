@@ -1,0 +1,76 @@
+// The operations plane: takes projects, carries them through their stages, tells how they are. Any
+// thread may call; calls are short. One thread of its own reconciles.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "base/wake.h"
+#include "manager/model.h"
+#include "manager/options.h"
+#include "manager/peers.h"
+#include "orchestrator/ground.h"
+
+namespace umbel::manager {
+
+/// A service with its instances, as people see it.
+struct ServiceView {
+  Service service;
+  std::string app_name;
+  std::vector<Instance> instances;
+  std::string url;  // where it is reached; "": nowhere
+};
+
+struct ProjectView {
+  Project project;
+  std::vector<Round> rounds;
+};
+
+class Manager {
+ public:
+  /// errors  kAlreadyExists: another manager owns the state; kUnavailable, kDataLoss: the state.
+  static Result<std::unique_ptr<Manager>> Start(const Options& options,
+                                                orchestrator::Ground& ground, Peers& peers,
+                                                const Clock& clock, Rng& rng);
+  /// Ends the thread. What runs on the ground goes on.
+  virtual ~Manager() = default;
+
+  /// sla     FLOps's document, as JSON.
+  /// errors  kInvalidArgument: the field, its value and the rule.
+  virtual Result<Project> Submit(std::string_view sla) = 0;
+  virtual Result<std::vector<Project>> List() = 0;
+  /// name    an id, the beginning of one that no other has, or the name of its app.
+  /// errors  kNotFound; kInvalidArgument: more than one.
+  virtual Result<ProjectView> Find(std::string_view name) = 0;
+  /// Undeploys; what is done stays done.
+  virtual Result<Project> Stop(std::string_view name) = 0;
+  /// errors  kFailedPrecondition: it is done already.
+  virtual Result<Project> Resume(std::string_view name) = 0;
+  /// Undeploys and forgets it; done when it is no longer listed.
+  virtual Result<Project> Delete(std::string_view name) = 0;
+  virtual Result<std::vector<Entry>> Timeline(std::string_view name, uint64_t after,
+                                              uint64_t limit) = 0;
+
+  /// gone  also those that have been removed, whose logs are kept.
+  virtual Result<std::vector<ServiceView>> Services(bool gone) = 0;
+  virtual std::vector<orchestrator::Node> Nodes() = 0;
+  /// name    of a service with one instance, or of an instance: "flearner11e3c5ca7c4c.1".
+  /// errors  kNotFound: with those there are.
+  virtual Result<orchestrator::LogPart> Logs(std::string_view name, uint64_t offset,
+                                             size_t limit) = 0;
+  /// The address of a customer's tracking server, which is made if there is none.
+  virtual Result<std::string> Tracking(const std::string& customer) = 0;
+
+  /// Grows with each change of what these calls tell, but for logs.
+  virtual uint64_t version() const = 0;
+  /// Woken once, after a change; at once if there has been one since `seen`.
+  virtual void Watch(uint64_t seen, const std::shared_ptr<Wakeable>& waker) = 0;
+};
+
+}  // namespace umbel::manager

@@ -1,0 +1,50 @@
+"""What the tests of the operations plane share."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.harness.servers import have_umbel
+from tests.ops.up import DIGITS, Up, make_repository
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A small ML repository as FLOps has them, in git; it brings its own data."""
+    path = tmp_path / "digits"
+    make_repository(DIGITS, path)
+    return path
+
+
+@pytest.fixture
+def up(tmp_path):
+    """A running `umbel up`; nothing of it is left after the test."""
+    if not have_umbel():
+        pytest.skip("umbel is not built")
+    if subprocess.run(["git", "--version"], capture_output=True).returncode:
+        pytest.skip("there is no git")
+    one = Up(tmp_path / "up")
+    one.start()
+    yield one
+    one.remove_all()
+
+
+def sla(repository, **changes):
+    """FLOps's base case."""
+    return {
+        "customerID": "Admin",
+        "verbose": True,
+        "ml_repo_url": str(repository),
+        "ml_model_flavor": "sklearn",
+        "training_configuration": {
+            "mode": "classic",
+            "data_tags": ["digits"],
+            "training_rounds": 3,
+            "min_available_clients": 2,
+            "min_fit_clients": 2,
+            "min_evaluate_clients": 2,
+        },
+        "resource_constraints": {"memory": 100, "vcpus": 1, "storage": 0},
+    } | changes

@@ -1,0 +1,164 @@
+"""`umbel up` as a test has it: started, asked, killed, and nothing of it left behind.
+
+Environments are costly: with UMBEL_OPS_CACHE=DIR they are kept there between runs, and
+UMBEL_MLFLOW_PYTHON names an interpreter with MLflow. UMBEL_OPS_PYTHON is the site's interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.harness.servers import free_port, umbel_bin, wait_until
+
+DIGITS = Path(__file__).parent / "digits"
+
+
+def make_repository(source: Path, target: Path) -> str:
+    """A git repository with the files of `source`; its only commit."""
+    shutil.copytree(source, target)
+    git = ["git", "-C", str(target), "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    return subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+class Up:
+    """One state folder, and the process that owns it, if there is one."""
+
+    def __init__(self, state: Path, **flags: Any):
+        self.state = state
+        self.log = state.with_suffix(".log")
+        self.port = free_port()
+        self.flags = {
+            "python": os.environ.get("UMBEL_OPS_PYTHON", sys.executable),
+            "tracking-port": free_port(),
+            "aggregator-port": free_port(),
+            "serving-port": free_port(),
+        } | flags
+        if mlflow := os.environ.get("UMBEL_MLFLOW_PYTHON"):
+            self.flags["mlflow-python"] = mlflow
+        self.process: subprocess.Popen | None = None
+        state.mkdir(parents=True, exist_ok=True)
+        if cache := os.environ.get("UMBEL_OPS_CACHE"):
+            for name in ("environments", "mlflow"):
+                shared = Path(cache, name)
+                shared.mkdir(parents=True, exist_ok=True)
+                (state / name).symlink_to(shared)
+
+    def start(self) -> None:
+        command = [str(umbel_bin()), "up", "--state", str(self.state), "--port", str(self.port)]
+        for name, value in self.flags.items():
+            command += [f"--{name}", str(value)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until("umbel up answers", self._answers, 30)
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, self.log.read_text()
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/health", timeout=2).status_code == 200
+        return False
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0, self.log.read_text()[-3000:]
+        self.process = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        token = (self.state / "token").read_text().strip()
+        return httpx.request(
+            method,
+            f"{self.url}/api/v1/{path}",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=90,
+            **more,
+        )
+
+    def get(self, path: str) -> Any:
+        answer = self.request("GET", path)
+        answer.raise_for_status()
+        return answer.json()
+
+    def submit(self, sla: dict[str, Any]) -> str:
+        answer = self.request("POST", "projects", json=sla)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def project(self, name: str) -> dict[str, Any]:
+        return self.get(f"projects/{name}")
+
+    def wait_for(self, name: str, stages: set[str], seconds: float = 900) -> dict[str, Any]:
+        """Until the project is in one of these stages; held by the server, not polled."""
+        version = 0
+
+        def look() -> dict[str, Any] | None:
+            nonlocal version
+            project = self.project(name)
+            if project["stage"] in stages:
+                return project
+            version = self.get(f"changes?since={version}&wait=10")["version"]
+            return None
+
+        try:
+            return wait_until(f"{name} in {stages}", look, seconds)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.story(name)}") from None
+
+    def story(self, name: str) -> str:
+        project = self.project(name)
+        entries = self.get(f"projects/{name}/timeline")["entries"]
+        lines = [f"{e['at'][11:23]} {e['stage']} {e['level']} {e['text']}" for e in entries]
+        return "\n".join([*lines, json.dumps(project, indent=1), self.log.read_text()[-3000:]])
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [str(umbel_bin()), *words, "--state", str(self.state)],
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """All that this state folder has to do with, by command line or environment."""
+        found = []
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            if process.pid == os.getpid():
+                continue
+            with contextlib.suppress(psutil.Error):
+                words = " ".join(process.info["cmdline"] or [])
+                if str(self.state) in words:
+                    found.append(process)
+        return found
+
+    def remove_all(self) -> None:
+        """Ends what a failed test has left; only what names this state folder."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(60)
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
