@@ -164,6 +164,7 @@ def _turn(path: Path):
     with open(path, "a+b") as file:
         spoken = 0.0
         while True:
+            children.heed()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
