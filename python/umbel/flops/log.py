@@ -41,7 +41,7 @@ def run(
     """errors  Failed"""
     os.environ.update(
         MLFLOW_DISABLE_TELEMETRY="true",
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES="4",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
         MLFLOW_HTTP_REQUEST_TIMEOUT="60",
         MLFLOW_TRACKING_URI=tracking,
         MLFLOW_REGISTRY_URI=tracking,
