@@ -143,6 +143,31 @@ def test_data_that_is_broken(sklearn, data, serve_data, learner, tmp_path):
     assert "failed: " in reason
 
 
+WRITE = """
+import sys, pyarrow as pa, pyarrow.parquet as parquet
+folder = sys.argv[1]
+for tag, columns in {"empty": [{"x": pa.array([], pa.int64())}],
+                     "mixed": [{"x": [1]}, {"y": ["a"]}]}.items():
+    for number, data in enumerate(columns):
+        parquet.write_table(pa.table(data), f"{folder}/{tag}.{number}.parquet")
+"""
+
+
+@pytest.mark.parametrize(
+    "tag, expected",
+    [
+        ("empty", "the data with the tags empty has no rows"),
+        ("mixed", "data set 2 has the columns y string, the first x int64"),
+    ],
+)
+def test_data_that_is_no_data(sklearn, serve_data, learner, tmp_path, tag, expected):
+    subprocess.run([sklearn.python, "-c", WRITE, tmp_path], check=True, timeout=60)
+    location = serve_data(sklearn.python, *tmp_path.glob("*.parquet"))
+    reason = refusal(sklearn, learner, tmp_path, UMBEL_DATA=location, UMBEL_DATA_TAGS=tag)
+    assert f"ModelManager.set_model_data raised DataError: {expected}"[:60] in reason
+    assert expected in reason
+
+
 def test_no_data_is_named(sklearn, learner, tmp_path):
     reason = refusal(sklearn, learner, tmp_path, UMBEL_DATA="", UMBEL_DATA_TAGS="mnist")
     assert "UMBEL_DATA does not say where this learner's data is" in reason

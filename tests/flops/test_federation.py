@@ -66,8 +66,9 @@ def test_three_rounds(
     done = run(umbel_bin, server.address, sklearn.result["fab"], initial, trained)
     logs = [(tmp_path / f"node-{number}" / "log").read_text() for number in range(2)]
     assert done.returncode == 0, done.stdout + logs[0]
-    assert re.search(r"accuracy", done.stdout), done.stdout
-    say(done.stdout.strip().splitlines()[-2])
+    accuracies = [float(found) for found in re.findall(r"accuracy ([0-9.]+)", done.stdout)]
+    say(f"accuracy {accuracies}")
+    assert len(accuracies) == 3 and accuracies[-1] > 0.8, done.stdout
     for log in logs:
         assert log.count("data: 4000 rows") == 1, "data is loaded once"
         assert log.count("trained on 3200 samples") == 3
