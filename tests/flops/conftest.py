@@ -82,7 +82,7 @@ def command(
 
 @pytest.fixture
 def make_repository(tmp_path):
-    """`make_repository(model=…, data=…, conda=…, files={…}) -> Path`; None: no such file."""
+    """`make_repository(model=…, data=…, conda=…, files={…})`; None: no such file."""
 
     def make(
         model: str | bytes | None = MODEL,
@@ -161,7 +161,7 @@ def sources(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def learner(sources, tmp_path):
-    """`learner(app, python=…, **environment)`: a resident process of the worker, as the node's."""
+    """`learner(app, python=…, **environment)`: a resident process of our worker."""
     with contextlib.ExitStack() as stack:
 
         def start(app: Path, python: Any = sys.executable, **environment: str) -> peer.Job:
@@ -232,7 +232,8 @@ def mlflow_server(sklearn, tmp_path_factory):
             [sklearn.programs / "mlflow", "server", "--workers", "1", "--host", "127.0.0.1",
              "--port", str(port), "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
              "--serve-artifacts", "--artifacts-destination", home / "artifacts"],
-            cwd=home, env=rig.with_programs(sklearn), stdout=log, stderr=log, start_new_session=True,
+            cwd=home, env=rig.with_programs(sklearn), stdout=log, stderr=log,
+            start_new_session=True,
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:

@@ -55,7 +55,7 @@ def train(example: Built, data: Path, serve_data, learner, rounds: int = 3):
         seconds.append(time.monotonic() - started)
         assert [reply["metrics"]["num-examples"] for reply in replies] == [ROWS * 2 // 5] * 2
         arrays = [
-            np.mean([reply["arrays"][str(n)].numpy() for reply in replies], axis=0)
+            np.asarray(np.mean([reply["arrays"][str(n)].numpy() for reply in replies], axis=0))
             for n in range(len(arrays))
         ]
         content = RecordDict(

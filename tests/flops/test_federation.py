@@ -1,4 +1,4 @@
-"""The scikit-learn example as a project runs it: our SuperLink's native rounds, resident learners."""
+"""The scikit-learn example as a project runs it: native rounds of ours, resident learners."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def keras(tmp_path_factory) -> Built:
 
 def test_trained_logged_loaded(keras, data, serve_data, learner, mlflow_server, tmp_path, say):
     arrays, history, seconds = train(keras, data, serve_data, learner)
-    say(f"accuracy {[round(float(one['accuracy']), 3) for one in history]}, round {seconds[-1]:.1f} s")
+    accuracies = [round(float(one["accuracy"]), 3) for one in history]
+    say(f"accuracy {accuracies}, round {seconds[-1]:.1f} s")
     assert history[-1]["accuracy"] > 0.78
     assert history[-1]["loss"] < history[0]["loss"]
 
