@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.servers import REPO
+from tests.harness.servers import REPO, free_port, wait_until
 from tests.worker import peer
 
 sys.path.append(str(REPO / "python"))
@@ -25,6 +25,7 @@ EXAMPLES = REPO / "examples" / "ml-repos"
 # Environments are large, and stay from session to session: `build` knows which are still right.
 STATE = REPO / "build" / "flops"
 HERE = Path(__file__).parent
+ROWS = 8000  # of Fashion-MNIST's 60 000, over both learners
 
 MODEL = '''
 import numpy as np
@@ -81,7 +82,7 @@ def command(
 
 @pytest.fixture
 def make_repository(tmp_path):
-    """`make_repository(model=…, data=…, conda=…, files={…}) -> Path`; None: no such file."""
+    """`make_repository(model=…, data=…, conda=…, files={…})`; None: no such file."""
 
     def make(
         model: str | bytes | None = MODEL,
@@ -160,7 +161,7 @@ def sources(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def learner(sources, tmp_path):
-    """`learner(app, python=…, **environment)`: a resident process of the worker, as the node's."""
+    """`learner(app, python=…, **environment)`: a resident process of our worker."""
     with contextlib.ExitStack() as stack:
 
         def start(app: Path, python: Any = sys.executable, **environment: str) -> peer.Job:
@@ -177,3 +178,67 @@ def learner(sources, tmp_path):
             return job
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def data(sklearn) -> Path:
+    """Two partitions, made once."""
+    folder = STATE / f"fashion-{ROWS}-2"
+    if not folder.exists():
+        part = folder.with_name(f"{folder.name}.{os.getpid()}")
+        part.mkdir(parents=True)
+        made = [sklearn.python, HERE / "fashion.py", str(ROWS), "2", part]
+        subprocess.run(made, check=True, timeout=300)
+        try:
+            part.rename(folder)
+        except OSError:  # another session was faster
+            shutil.rmtree(part)
+    return folder
+
+
+@pytest.fixture
+def serve_data(tmp_path):
+    """`serve_data(python, file) -> location`: a data server on a socket of its own."""
+    servers = []
+
+    def serve(python: str, *files: Path) -> str:
+        folder = tmp_path / f"data-{len(servers)}"
+        folder.mkdir()
+        for file in files:
+            shutil.copy(file, folder)
+        location = f"grpc+unix://{tmp_path}/data-{len(servers)}.sock"
+        server = subprocess.Popen(
+            [python, HERE / "flight_server.py", location, folder],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        servers.append(server)
+        assert server.stdout and server.stdout.readline() == "serving\n"
+        return location
+
+    yield serve
+    for server in servers:
+        server.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(sklearn, tmp_path_factory):
+    """A real MLflow server, with SQLite and its artifact proxy; its address."""
+    from tests.flops import rig
+
+    home = tmp_path_factory.mktemp("mlflow")
+    port = free_port()
+    with open(home / "log", "wb") as log:
+        server = subprocess.Popen(
+            [sklearn.programs / "mlflow", "server", "--workers", "1", "--host", "127.0.0.1",
+             "--port", str(port), "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
+             "--serve-artifacts", "--artifacts-destination", home / "artifacts"],
+            cwd=home, env=rig.with_programs(sklearn), stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_until("MLflow", lambda: rig.answers(f"{address}/health", server, home / "log"), 180)
+        yield address
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=60)

@@ -33,9 +33,10 @@ def fab_of(repository: Path, flavor: str = "sklearn") -> bytes:
 
 def test_the_app(make_repository):
     files = {
-        "README.md": "# x", "helpers/__init__.py": "", "helpers/deep.py": "x = 1", "table.json": "{}",
+        "README.md": "# x", "helpers/__init__.py": "", "helpers/deep.py": "x = 1",
+        "table.json": "{}",
         ".gitignore": "ignored.py\n", "ignored.py": "x", "weights.npy": b"\0" * 99,
-        "pyproject.toml": "[project]\nname = 'theirs'\n[tool.flwr.app.components]\nclientapp = 'x:y'\n",
+        "pyproject.toml": "[tool.flwr.app.components]\nclientapp = 'x:y'\n",
         "client_app.py": "theirs", "data_loading.py": "theirs", "test_x.py": "x",
         ".git/config": "x",
     }  # fmt: skip
@@ -152,7 +153,8 @@ def test_whether_a_python_fits(version, asked, fits):
 def try_import(repository: Path, seconds: float = 60.0) -> None:
     """With the Python at hand in the place of the project's."""
     with open(os.devnull) as held:
-        build.try_import(Path(sys.executable), fab_of(repository), "sklearn", seconds, held.fileno())
+        fab = fab_of(repository)
+        build.try_import(Path(sys.executable), fab, "sklearn", seconds, held.fileno())
 
 
 def test_import(make_repository, capsys):
@@ -163,10 +165,10 @@ def test_import(make_repository, capsys):
 @pytest.mark.parametrize(
     "model, expected",
     {
-        "raise ValueError('at import')\n": "importing model_manager.py raises ValueError: at import "
-        "(model_manager.py, line 1)",
-        "import no_such_package\n": "raises ModuleNotFoundError: No module named 'no_such_package'; "
-        "if it is a package, list it in conda.yaml (model_manager.py, line 1)",
+        "raise ValueError('at import')\n": "importing model_manager.py raises ValueError: "
+        "at import (model_manager.py, line 1)",
+        "import no_such_package\n": "raises ModuleNotFoundError: No module named "
+        "'no_such_package'; if it is a package, list it in conda.yaml (model_manager.py, line 1)",
         "exit('bye')\n": "ends the process (exit status 'bye' (str)) (model_manager.py, line 1)",
         "import os; os._exit(7)\n": "importing model_manager.py ended with status 7",
         "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n": "was ended by SIGSEGV",
@@ -180,7 +182,9 @@ def test_imports_that_fail(make_repository, model, expected):
 
 
 def test_abstract_methods(make_repository):
-    abstract = "import abc\nclass Base(abc.ABC):\n    @abc.abstractmethod\n    def more(self): pass\n"
+    abstract = (
+        "import abc\nclass Base(abc.ABC):\n    @abc.abstractmethod\n    def more(self): pass\n"
+    )
     model = abstract + MODEL.replace("class ModelManager:", "class ModelManager(Base):")
     with pytest.raises(Failed, match="class ModelManager lacks more"):
         try_import(make_repository(model))

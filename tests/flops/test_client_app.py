@@ -135,7 +135,8 @@ def test_failures_are_one_sentence(name, make_repository, unpack, learner):
 
 
 def test_failures_at_construction(make_repository, unpack, learner):
-    job = learner(unpack(make_repository(MODEL.replace("[np.zeros((2, 3)), np.zeros(3)]", "1 / 0"))))
+    model = MODEL.replace("[np.zeros((2, 3)), np.zeros(3)]", "1 / 0")
+    job = learner(unpack(make_repository(model)))
     assert refusal(job).startswith("ModelManager() raised ZeroDivisionError")
     assert "(model_manager.py, line 7)" in refusal(job)
 
@@ -143,7 +144,8 @@ def test_failures_at_construction(make_repository, unpack, learner):
 def test_data_is_asked_for_again(make_repository, unpack, learner, tmp_path):
     """A data server that was down in the first round is no reason to lose the second."""
     gate = tmp_path / "gate"
-    model = MODEL.replace("DataManager().get_data()", f"open({str(gate)!r}) and DataManager().get_data()")
+    gated = f"open({str(gate)!r}) and DataManager().get_data()"
+    model = MODEL.replace("DataManager().get_data()", gated)
     job = learner(unpack(make_repository(model)))
     assert "set_model_data raised FileNotFoundError" in refusal(job)
     gate.touch()

@@ -117,7 +117,8 @@ def test_no_data_manager_is_needed_where_none_is_imported(make_repository):
 
 
 def test_every_fault_is_told(make_repository, tmp_path):
-    repository = make_repository(None, "class DataManager: pass", "dependencies:\n  - cudatoolkit\n")
+    conda = "dependencies:\n  - cudatoolkit\n"
+    repository = make_repository(None, "class DataManager: pass", conda)
     out = tmp_path / "out.json"
     done = command("check", "--source", repository, "--out", out)
     assert done.returncode == 1

@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -30,7 +29,6 @@ _EXAMPLES = {
 
 def main() -> int:
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     here = os.getcwd()
     sys.path[:] = [path for path in sys.path if path not in ("", here) or _ours(path)]
     if arguments.command == "probe":
@@ -72,8 +70,9 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
             "notes": found.notes,
         }
     if arguments.command == "build":
-        from . import build
+        from . import build, children
 
+        children.end_on_sigterm()
         return build.run(
             arguments.source,
             arguments.commit,

@@ -160,10 +160,11 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _turn(path: Path):
-    """One build of a request at a time. The children hold the lock too, so it ends with the last."""
+    """One build of a request at a time. Children hold the lock too: it ends with the last."""
     with open(path, "a+b") as file:
         spoken = 0.0
         while True:
+            children.heed()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break

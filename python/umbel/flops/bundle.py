@@ -1,4 +1,4 @@
-"""The app (FAB) that learners run: the repository's files, our adapter, a pyproject.toml of ours."""
+"""The app (FAB) that learners run: the repository's files, our adapter, and our pyproject.toml."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def _walk(source: Path) -> tuple[list[str], list[str]]:
     for folder, folders, found in os.walk(source):
         here = Path(folder)
         folders[:] = sorted(f for f in folders if f not in (".git", "__pycache__"))
-        links += [(here / f).relative_to(source).as_posix() for f in folders if (here / f).is_symlink()]
+        linked = [name for name in folders if (here / name).is_symlink()]
+        links += [(here / name).relative_to(source).as_posix() for name in linked]
         for name in found:
             path = here / name
             relative = path.relative_to(source).as_posix()

@@ -40,6 +40,27 @@ _PASSED_ON = (
 )  # fmt: skip
 
 
+_asked_to_end = False
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM is noted, and acted upon where it cannot be lost: an exception that a handler raises
+    may fall into a callback of the interpreter's own, such as those around a fork.
+    """
+
+    def note(*_: object) -> None:
+        global _asked_to_end
+        _asked_to_end = True
+
+    signal.signal(signal.SIGTERM, note)
+
+
+def heed() -> None:
+    """errors  SystemExit, once SIGTERM has come"""
+    if _asked_to_end:
+        raise SystemExit(128 + signal.SIGTERM)
+
+
 @dataclass
 class Ended:
     """status: as Popen has it, negative for a signal; timed_out: we ended it."""
@@ -134,6 +155,7 @@ def _follow(
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
+            heed()
             if open_ and selector.select(timeout=0.2):
                 data = os.read(child.stdout.fileno(), 1 << 16)
                 if data:

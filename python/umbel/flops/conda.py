@@ -100,7 +100,9 @@ class _Reader:
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise Failed(f"{self._file} is not YAML: {one_line(str(error), 200)}") from None
         if not isinstance(node, yaml.MappingNode):
-            raise Failed(f"{self._file} has no dependencies: it must say `dependencies:`, then a list")
+            raise Failed(
+                f"{self._file} has no dependencies: it must say `dependencies:`, then a list"
+            )
         seen = set()
         for key, _ in node.value:
             if str(key.value) in seen:

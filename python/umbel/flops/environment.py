@@ -1,4 +1,4 @@
-"""The Python environment of a repository: its packages, pinned with hashes, in a venv made by uv."""
+"""The Python environment of a repository: its packages, pinned with hashes, in a venv of uv's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ YIELDING = {
     "cryptography", "dill", "filelock", "fsspec", "idna", "importlib-metadata", "jinja2",
     "markupsafe", "multiprocess", "packaging", "pillow", "protobuf", "psutil", "pyarrow",
     "pyyaml", "requests", "rich", "setuptools", "six", "sqlalchemy", "typing-extensions",
-    "typing-extensions", "tqdm", "urllib3", "wheel", "zipp",
+    "tqdm", "urllib3", "wheel", "zipp",
 }  # fmt: skip
 _FLAVOR_IMPORTS = {
     "sklearn": "mlflow.sklearn",
@@ -43,6 +43,10 @@ _FLAVOR_IMPORTS = {
     "keras": "mlflow.keras",
     "tensorflow": "mlflow.tensorflow",
 }
+# First words of uv's lines that are progress.
+_SHOWN = {
+    "Downloading", "Downloaded", "Building", "Built", "Prepared", "Resolved", "Installed", "warning"
+}  # fmt: skip
 _NETWORK = re.compile(
     r"failed to fetch|error sending request|dns error|connect(ion)? (error|refused|reset)|"
     r"could not connect|network|timed out|offline",
@@ -165,7 +169,7 @@ def _uv(command: list, doing: str, seconds: float, folder: str | Path, *inherit:
 
 
 def _worth_showing(line: str) -> bool:
-    return bool(re.match(r"\s*(Downloading|Downloaded|Building|Built|Prepared|Resolved|Installed|warning)", line))
+    return line.split(maxsplit=1)[0].rstrip(":") in _SHOWN
 
 
 def _problem(tail: list[str]) -> str:
@@ -228,7 +232,7 @@ def _warm_up(interpreter: Path, flavor: str, held: int) -> None:
         wanted=lambda line: line in modules,
     )
     if ended.timed_out:
-        raise Failed(f"the environment's packages took longer than {IMPORT_SECONDS:.0f} s to import")
+        raise Failed(f"importing the packages took longer than {IMPORT_SECONDS:.0f} s")
     if not ended.well:
         reached = [line for line in ended.tail if line in modules]
         last = ended.tail[-1] if ended.tail else ended.how

@@ -20,7 +20,7 @@ from .words import Failed, one_line, say
 
 ARTIFACT = "logged_model_artifact"
 ALIAS = "best"
-_NOT_SERVED = {"flwr", "flops-utils", "datasets", "pyarrow", "pillow"}
+_OF_CODE = {"flops-utils", "datasets", "pyarrow", "pillow"}  # what the repository's modules import
 _FLAVOR_ARGUMENT = {
     "sklearn": "sk_model",
     "pytorch": "pytorch_model",
@@ -41,7 +41,7 @@ def run(
     """errors  Failed"""
     os.environ.update(
         MLFLOW_DISABLE_TELEMETRY="true",
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES="4",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
         MLFLOW_HTTP_REQUEST_TIMEOUT="60",
         MLFLOW_TRACKING_URI=tracking,
         MLFLOW_REGISTRY_URI=tracking,
@@ -132,6 +132,8 @@ class _Log:
         }
         if code and flavor != "keras":  # which has no place for it
             arguments["code_paths"] = code
+        if flavor == "pytorch":  # the traced form needs an example of its input, which we lack
+            arguments["serialization_format"] = "pickle"
         try:
             info = Model.log(None, module, name=ARTIFACT, run_id=self._run_id, **arguments)
         except MlflowException as error:
@@ -166,8 +168,8 @@ def requirements(module: Any, with_code: bool) -> list[str]:
     listed = Path(sys.prefix, "umbel", "requirements.txt")
     lines = listed.read_text().split() if listed.is_file() else []
     chosen = {re.split(r"[=\[]", line)[0].lower(): line for line in lines}
-    if not with_code:
-        chosen = {name: line for name, line in chosen.items() if name not in _NOT_SERVED}
+    unwanted = {"flwr"} if with_code else {"flwr", *_OF_CODE}
+    chosen = {name: line for name, line in chosen.items() if name not in unwanted}
     chosen["mlflow"] = f"mlflow=={importlib.metadata.version('mlflow')}"
     for line in module.get_default_pip_requirements():
         chosen.setdefault(re.split(r"[=<>~\[]", line)[0].lower(), line)

@@ -32,12 +32,18 @@ from flwr.clientapp import ClientApp  # noqa: E402
 
 app = ClientApp()
 
+# Nodes that give no variables of theirs to apps, such as Flower's, can say it so.
+_NODE_CONFIG = {"umbel-data": "UMBEL_DATA", "umbel-data-tags": "UMBEL_DATA_TAGS"}
+
 _model: umbel_model.Model | None = None
 
 
 def _learner(context: Context) -> umbel_model.Model:
     global _model
     if _model is None:
+        for key, variable in _NODE_CONFIG.items():
+            if key in context.node_config:
+                os.environ[variable] = str(context.node_config[key])
         if flavor := context.run_config.get("ml-model-flavor"):
             os.environ.setdefault("ML_MODEL_FLAVOR", str(flavor))  # flops_utils looks there
         started = time.monotonic()

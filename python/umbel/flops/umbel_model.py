@@ -17,6 +17,7 @@ import numpy as np
 
 TEXT_CHARS_MAX = 300
 VALUE_CHARS_MAX = 60
+_ADAPTER = ("umbel_client_app.py", "umbel_model.py", "data_loading.py")  # the rest is the user's
 _COUNT_MAX = 2**53  # what a weight can be without loss
 
 
@@ -125,10 +126,10 @@ def place(error: BaseException, directory: str) -> str:
         frames = [(error.filename, error.lineno)]
     else:
         frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    own = os.path.realpath(__file__)
     for file, line in reversed(frames):
         path = os.path.realpath(file)
-        if path.startswith(directory + os.sep) and path != own:
+        name = os.path.basename(path)
+        if path.startswith(directory + os.sep) and name not in _ADAPTER:
             return f" ({os.path.relpath(path, directory)}, line {line})"
     return ""
 

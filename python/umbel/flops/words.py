@@ -1,4 +1,4 @@
-"""What the commands say: progress on standard output, the result in a file, failures in sentences."""
+"""What the commands say: progress to standard output, results to a file, failures in sentences."""
 
 from __future__ import annotations
 
