@@ -16,6 +16,8 @@ ROOMS: dict[str, set[str]] = {
     "process": {"base"},
     "tensor": {"base"},
     "aggregation": {"base", "tensor"},
+    "dataset": {"base", "tensor"},
+    "dataserver": {"base", "tensor", "dataset"},
     "store": {"base", "tensor"},
     "http": {"base"},
     "flower": {"base", "tensor", "http"},
