@@ -25,6 +25,8 @@ std::span<const Target> Targets() {
       {"partial_aggregate", PartialAggregate},
       {"xgb_model", XgbModel},
       {"exact_sum", ExactSum},
+      {"data_request", DataRequest},
+      {"data_images", DataImages},
   };
   return kTargets;
 }
