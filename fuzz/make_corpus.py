@@ -709,12 +709,36 @@ def mlflow_answers() -> None:
         put("mlflow_answer", name, bytes([0]) + text)
 
 
+def data() -> None:
+    put("data_request", "criteria", json.dumps({"data_tags": ["mnist", "a.b"]}))
+    put("data_request", "no-tags", json.dumps({"data_tags": []}))
+    claim = {"project": "p", "learner": "l", "tags": ["t"], "of": 3, "index": 2, "uid": 1000}
+    put("data_request", "claim", json.dumps(claim))
+    put("data_request", "claim-index", json.dumps(claim | {"index": 3}))
+    put("data_request", "claim-of", json.dumps(claim | {"of": 2**64 - 1}))
+    put("data_request", "release", json.dumps({"learner": "l"}))
+    put("data_request", "deep", '{"data_tags": ' + "[" * 2000)
+    put("data_request", "name", f"site.a.{'0123456789abcdef' * 2}.parquet")
+    put("data_request", "escape", "../../etc/passwd")
+
+    def idx(rank: int, sizes: list[int], values: bytes) -> bytes:
+        head = (0x0800 + rank).to_bytes(4, "big")
+        return head + b"".join(size.to_bytes(4, "big") for size in sizes) + values
+
+    put("data_images", "images", idx(3, [2, 2, 3], bytes(12)))
+    put("data_images", "labels", idx(1, [3], b"\0\1\2"))
+    put("data_images", "too-many", idx(3, [2**32 - 1] * 3, b"x"))
+    put("data_images", "too-few", idx(3, [2, 2, 3], bytes(11)))
+    put("data_images", "digits", "\n".join(",".join(["16"] * 64 + [str(i)]) for i in range(3)))
+    put("data_images", "digits-17", ",".join(["17"] * 64 + ["1"]))
+
+
 def main() -> None:
     for old in CORPUS.glob("*/*"):
         if not old.name.startswith("found-"):
             old.unlink()
     makers = (objects, npy, frames, fabs, auth, requests, http_response, records, worker_frames)
-    for make in (*makers, keys, run_configs, checkpoints, strategies, mlflow_answers):
+    for make in (*makers, keys, run_configs, checkpoints, strategies, mlflow_answers, data):
         make()
     for folder in sorted(CORPUS.iterdir()):
         files = list(folder.iterdir())

@@ -26,6 +26,8 @@ std::span<const Target> Targets() {
       {"xgb_model", XgbModel},
       {"exact_sum", ExactSum},
       {"mlflow_answer", MlflowAnswer},
+      {"data_request", DataRequest},
+      {"data_images", DataImages},
   };
   return kTargets;
 }

@@ -29,6 +29,8 @@ void PartialAggregate(std::string_view bytes);
 void XgbModel(std::string_view bytes);
 void ExactSum(std::string_view bytes);
 void MlflowAnswer(std::string_view bytes);
+void DataRequest(std::string_view bytes);
+void DataImages(std::string_view bytes);
 
 struct Target {
   std::string_view name;  // of the binary and of the corpus folder

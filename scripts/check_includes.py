@@ -16,6 +16,8 @@ ROOMS: dict[str, set[str]] = {
     "process": {"base"},
     "tensor": {"base"},
     "aggregation": {"base", "tensor"},
+    "dataset": {"base", "tensor"},
+    "dataserver": {"base", "tensor", "dataset"},
     "store": {"base", "tensor"},
     "http": {"base"},
     "tracking": {"base", "process", "store", "http"},

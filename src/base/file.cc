@@ -10,6 +10,27 @@
 #include <system_error>
 
 namespace umbel {
+namespace {
+
+Status Replace(const std::string& path, std::string_view content, bool sync) {
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  {
+    const Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    if (!fd.valid()) return Fail(SystemError("create", temporary));
+    size_t done = 0;
+    while (done < content.size()) {
+      const ssize_t n = ::write(fd.get(), content.data() + done, content.size() - done);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Fail(SystemError("write", temporary));
+      done += static_cast<size_t>(n);
+    }
+    if (sync && ::fsync(fd.get()) != 0) return Fail(SystemError("sync", temporary));
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return Fail(SystemError("rename", temporary));
+  return {};
+}
+
+}  // namespace
 
 void Fd::Close() {
   if (fd_ >= 0) ::close(fd_);
@@ -44,19 +65,19 @@ Result<std::string> ReadFile(const std::string& path, size_t limit) {
 }
 
 Status WriteFileAtomic(const std::string& path, std::string_view content) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  {
-    const Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-    if (!fd.valid()) return Fail(SystemError("create", temporary));
-    size_t done = 0;
-    while (done < content.size()) {
-      const ssize_t n = ::write(fd.get(), content.data() + done, content.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return Fail(SystemError("write", temporary));
-      done += static_cast<size_t>(n);
-    }
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return Fail(SystemError("rename", temporary));
+  return Replace(path, content, false);
+}
+
+Status WriteFileDurable(const std::string& path, std::string_view content) {
+  UMBEL_TRY(Replace(path, content, true));
+  const std::string folder = std::filesystem::path(path).parent_path();
+  return SyncPath(folder.empty() ? "." : folder);
+}
+
+Status SyncPath(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return Fail(SystemError("open", path));
+  if (::fsync(fd.get()) != 0) return Fail(SystemError("sync", path));
   return {};
 }
 

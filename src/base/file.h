@@ -40,6 +40,10 @@ Error SystemError(std::string_view what, std::string_view path);
 Result<std::string> ReadFile(const std::string& path, size_t limit = size_t{64} << 20);
 /// Writes a temporary neighbour, then renames it over `path`. Mode 0600.
 Status WriteFileAtomic(const std::string& path, std::string_view content);
+/// As WriteFileAtomic, and survives the machine too: returns when file and name are on the disk.
+Status WriteFileDurable(const std::string& path, std::string_view content);
+/// Returns when the disk has what was written to the file, or the names in the folder, `path`.
+Status SyncPath(const std::string& path);
 /// Creates the folder and its parents, the last one with mode 0700.
 Status MakeDirectories(const std::string& path);
 

@@ -1,15 +1,12 @@
 // Text of programs we do not control, made fit for protobuf strings. Functions; any thread.
 #pragma once
 
-#include <string>
-#include <string_view>
+#include "base/utf8.h"
 
 namespace umbel::flower {
 
-/// Length of the longest front of `bytes` that does not end inside a character.
-size_t WholeCharacters(std::string_view bytes);
-bool IsUtf8(std::string_view bytes);
-/// The bytes with everything that is not UTF-8 replaced by '?'.
-std::string ValidUtf8(std::string_view bytes);
+using umbel::IsUtf8;
+using umbel::ValidUtf8;
+using umbel::WholeCharacters;
 
 }  // namespace umbel::flower

@@ -1,8 +1,8 @@
-#include "flower/utf8.h"
+#include "base/utf8.h"
 
 #include <cstdint>
 
-namespace umbel::flower {
+namespace umbel {
 namespace {
 
 /// Bytes a character takes that begins with `lead`; 0 when none begins so.
@@ -63,4 +63,4 @@ std::string ValidUtf8(std::string_view bytes) {
   return text;
 }
 
-}  // namespace umbel::flower
+}  // namespace umbel
