@@ -7,9 +7,11 @@
 
 #include "base/version.h"
 #include "cli/commands.h"
-#include "orchestrator/local/keeper.h"
 #include "process/confined.h"
 #include "process/process.h"
+#ifdef UMBEL_OPERATIONS
+#include "orchestrator/local/keeper.h"
+#endif
 
 namespace {
 
@@ -17,7 +19,9 @@ constexpr const char* kHelp = R"(umbel - federated learning as an operation
 
 Usage: umbel COMMAND [options]
 
-Projects:
+)"
+#ifdef UMBEL_OPERATIONS
+                              R"(Projects:
   up          Run projects on this machine: manager, nodes and API in one process
   project     Submit, list, show, stop, resume and remove projects
   ps          Services and their instances
@@ -25,7 +29,9 @@ Projects:
   nodes       Nodes and what is set aside on them
   tracking    Where the tracking server is, with its GUI
 
-Training:
+)"
+#endif
+                              R"(Training:
   superlink   Serve SuperNodes, ServerApps and the flwr command (in place of flower-superlink)
   supernode   Run ClientApps at a site (in place of flower-supernode)
   run         Train an app by native rounds, without a ServerApp (in place of flwr run)
@@ -42,15 +48,17 @@ int main(int argc, char** argv) {
   if (command == "superlink") return umbel::cli::SuperLinkCommand(argc - 1, argv + 1);
   if (command == "supernode") return umbel::cli::SuperNodeCommand(argc - 1, argv + 1);
   if (command == "run") return umbel::cli::RunCommand(argc - 1, argv + 1);
+#ifdef UMBEL_OPERATIONS
   if (command == "up") return umbel::cli::UpCommand(argc - 1, argv + 1);
   if (command == "project") return umbel::cli::ProjectCommand(argc - 1, argv + 1);
   if (command == "ps") return umbel::cli::PsCommand(argc - 1, argv + 1);
   if (command == "logs") return umbel::cli::LogsCommand(argc - 1, argv + 1);
   if (command == "nodes") return umbel::cli::NodesCommand(argc - 1, argv + 1);
   if (command == "tracking") return umbel::cli::TrackingCommand(argc - 1, argv + 1);
+  if (command == "keeper") return umbel::orchestrator::KeeperMain(argc, argv);  // not for people
+#endif
   if (command == "guard") return umbel::process::GuardMain(argc, argv);      // not for people
   if (command == "confine") return umbel::process::ConfineMain(argc, argv);  // nor this
-  if (command == "keeper") return umbel::orchestrator::KeeperMain(argc, argv);
   if (command == "--version" || command == "-V") {
     fmt::print("umbel {} (speaks Flower 1.41)\n", umbel::kVersion);
     return 0;
