@@ -57,12 +57,13 @@ TEST(Placement, AsATable) {
        {"node-0", "node-1", "node-2", "node-0"},
        ""},
       {"the least loaded share, not the least loaded number",
-       {Needs("a", 100), Needs("b", 100), Needs("c", 100), Needs("d", 100)},
-       {"node-0", "node-1", "node-0", "node-1"},
+       {Needs("a", 100), Needs("b", 100), Needs("c", 100), Needs("d", 100), Needs("e", 100),
+        Needs("f", 100)},
+       {"node-0", "node-1", "node-2", "node-0", "node-1", "node-0"},
        ""},
       {"only with the add-on",
        {Needs("a", 100, 0, learner), Needs("b", 100, 0, learner), Needs("c", 100, 0, learner)},
-       {"node-1", "node-1", "node-2"},
+       {"node-1", "node-2", "node-1"},
        ""},
       {"all add-ons, not one of them",
        {Needs("a", 1, 0, {"FLOps-learner", "GPU"})},
@@ -230,9 +231,11 @@ TEST(Placement, NobodyStarves) {
     });
     RC_PRE(fits);
     int next = 0;
-    for (int tick = 0; tick < 200; ++tick) {
-      if (tick == 10) waiting.push_back(large);
-      for (int i = 0; i < 3; ++i) {
+    // At most 10 stand before it, each of which may take 10 ticks of a node, and wait as long for
+    // it.
+    for (int tick = 0; tick < 250; ++tick) {
+      if (tick == 5) waiting.push_back(large);
+      for (int i = 0; i < 2; ++i) {
         InstanceSpec small = Needs("small." + std::to_string(next++), *rc::gen::inRange(1, 300));
         waiting.push_back(std::move(small));
       }
@@ -253,7 +256,7 @@ TEST(Placement, NobodyStarves) {
           running.push_back({specs[i], seats[i].node, tick + *rc::gen::inRange(1, 10)});
         }
       }
-      while (waiting.size() > 60) waiting.pop_back();
+      while (waiting.size() > 20) waiting.pop_back();
     }
     RC_FAIL("the large one was never placed");
   }));

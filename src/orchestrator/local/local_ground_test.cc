@@ -33,6 +33,7 @@ using process::ProcessId;
 using process::StartTicks;
 using process::WaitForEnd;
 using std::chrono::milliseconds;
+using namespace std::string_literals;
 using testing::Changes;
 using testing::kNodeMemory;
 using testing::kPatience;
@@ -211,7 +212,7 @@ TEST_F(LocalGroundTest, AnInstanceSeesWhatItsSpecSaysAndNothingElse) {
   spec.environment = {"A=1", "B=two words", "C=", "D=\xff\xfe"};
   Apply(spec);
   UntilState("env", InstanceState::kCompleted);
-  EXPECT_EQ(Log("env"), std::string("A=1\0B=two words\0C=\0D=\xff\xfe\0", 27));
+  EXPECT_EQ(Log("env"), "A=1\0B=two words\0C=\0D=\xff\xfe\0"s);
   Apply(OneShot("fds",
                 "pwd; ls /proc/$$/fd; id -g; ps -o sid= -p $$; echo $$; cat "
                 "/proc/self/oom_score_adj"));
@@ -604,7 +605,10 @@ TEST_F(LocalGroundTest, KilledAtAnyMomentItStartsNothingTwiceAndLeavesNothing) {
   const char* given = std::getenv("UMBEL_TEST_SEED");
   unsigned seed = given ? static_cast<unsigned>(std::strtoul(given, nullptr, 10))
                         : static_cast<unsigned>(::getpid());
-  std::printf("12 kills, seed %u (UMBEL_TEST_SEED replays it)\n", seed);
+  const char* more = std::getenv("UMBEL_TEST_KILLS");
+  const int kills = more ? std::atoi(more) : 12;
+  std::printf("%d kills, seed %u (UMBEL_TEST_SEED replays it, UMBEL_TEST_KILLS for more)\n", kills,
+              seed);
   const std::string marks = folder_.path() + "/marks";
   ASSERT_TRUE(MakeDirectories(marks).ok());
   // Two at once of one name would see each other's lock.
@@ -615,7 +619,7 @@ TEST_F(LocalGroundTest, KilledAtAnyMomentItStartsNothingTwiceAndLeavesNothing) {
         "exec sleep 1000",
         marks, name);
   };
-  for (int kill = 0; kill < 12; ++kill) {
+  for (int kill = 0; kill < kills; ++kill) {
     const pid_t owner = ::fork();
     if (owner == 0) {
       const SystemClock clock;
