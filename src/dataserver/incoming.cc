@@ -123,7 +123,10 @@ Status Incoming::Open(const std::shared_ptr<arrow::Schema>& schema) {
                               serialized->size(), kSchemaBytesMax));
     auto opened = From(parquet::arrow::FileWriter::Open(
         *schema, arrow::default_memory_pool(), file_,
-        parquet::WriterProperties::Builder().compression(parquet::Compression::SNAPPY)->build(),
+        parquet::WriterProperties::Builder()
+            .compression(parquet::Compression::SNAPPY)
+            ->enable_page_checksum()
+            ->build(),
         parquet::ArrowWriterProperties::Builder().store_schema()->build()));
     if (!opened.ok())
       return Said(Fail(Code::kInvalidArgument,

@@ -53,7 +53,8 @@ Result<View> ShelfViews::Find(std::string_view name) {
   return ViewOf(std::move(entry));
 }
 
-Status MainService::Put(const ServerCallContext& context, FlightMessageReader& reader) {
+Status MainService::Put(const ServerCallContext& context, FlightMessageReader& reader,
+                        FlightMetadataWriter& writer) {
   UMBEL_ASSIGN(const std::string name, NameIn(reader.descriptor()));
   UMBEL_ASSIGN(const auto schema, From(reader.GetSchema()));
   UMBEL_ASSIGN(const std::unique_ptr<Incoming> incoming, shelf_.Begin(name, schema));
@@ -62,10 +63,12 @@ Status MainService::Put(const ServerCallContext& context, FlightMessageReader& r
     if (!chunk.data && !chunk.app_metadata) break;
     if (chunk.data) UMBEL_TRY(incoming->Write(*chunk.data));
   }
-  // A client that is gone looks, to the reader, like one that is done. Syncing takes longer than it
-  // takes gRPC to tell them apart.
   UMBEL_TRY(incoming->Finish());
-  if (context.is_cancelled()) return Fail(Broken());
+  // A client that is gone looks, to the reader, like one that is done; but nothing can be sent to
+  // it.
+  const std::string received = fmt::format(R"({{"rows": {}}})", incoming->rows());
+  if (!writer.WriteMetadata(*arrow::Buffer::FromString(received)).ok() || context.is_cancelled())
+    return Fail(Broken());
   UMBEL_TRY(incoming->Publish());
   LogInfo("file was put",
           {{"name", name}, {"rows", incoming->rows()}, {"bytes", incoming->bytes()}});
@@ -74,8 +77,8 @@ Status MainService::Put(const ServerCallContext& context, FlightMessageReader& r
 
 arrow::Status MainService::DoPut(const ServerCallContext& context,
                                  std::unique_ptr<FlightMessageReader> reader,
-                                 std::unique_ptr<FlightMetadataWriter>) {
-  const Status put = Caught([&] { return Put(context, *reader); });
+                                 std::unique_ptr<FlightMetadataWriter> writer) {
+  const Status put = Caught([&] { return Put(context, *reader, *writer); });
   if (!put.ok()) LogWarn("put failed", {{"why", put.error().message}});
   return To(put);
 }

@@ -37,7 +37,8 @@ class MainService final : public ReadService {
 
  private:
   Status Put(const arrow::flight::ServerCallContext& context,
-             arrow::flight::FlightMessageReader& reader);
+             arrow::flight::FlightMessageReader& reader,
+             arrow::flight::FlightMetadataWriter& writer);
   /// The body of the answer; empty: none.
   Result<std::string> Act(std::string_view type, std::string_view body);
   Result<std::string> StatusJson();

@@ -43,6 +43,7 @@ Result<std::unique_ptr<parquet::arrow::FileReader>> Open(const std::string& path
     parquet::ReaderProperties properties;
     properties.enable_buffered_stream();
     properties.set_buffer_size(kReadBytes);
+    properties.set_page_checksum_verification(true);  // of pages that have one: ours
     parquet::arrow::FileReaderBuilder builder;
     UMBEL_TRY(From(builder.Open(std::move(file), properties)));
     const auto metadata = builder.raw_reader()->metadata();

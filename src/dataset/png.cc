@@ -11,6 +11,7 @@ Result<std::string> EncodePng(std::span<const uint8_t> pixels, uint32_t width, u
   image.width = width;
   image.height = height;
   image.format = PNG_FORMAT_GRAY;
+  image.flags = PNG_IMAGE_FLAG_FAST;  // a tenth larger, in a fraction of the time
   std::string png(PNG_IMAGE_PNG_SIZE_MAX(image), '\0');
   png_alloc_size_t size = png.size();
   if (png_image_write_to_memory(&image, png.data(), &size, 0, pixels.data(), 0, nullptr) == 0)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,18 +79,25 @@ def half_put(server, tables: int) -> subprocess.Popen:
     return child
 
 
+@pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("tables", [0, 1, 20])
-@pytest.mark.parametrize("round_", range(5))
-def test_a_client_killed_in_the_middle_leaves_nothing(server, tables, round_):
-    child = half_put(server, tables)
-    wait_until("the put has begun", server.leftovers, 10)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    wait_until("the put is gone", lambda: not server.leftovers(), 10)
-    assert server.files() == []
-    assert "went away before the file was whole" in server.log()
-    put(server.client(), "t.half.parquet", table())
-    assert server.files() == ["t.half.parquet"]
+def test_clients_killed_in_the_middle_leave_nothing(serve, tmp_path, memory, tables):
+    """On a disk, and where syncing takes no time."""
+    if memory and not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no /dev/shm")
+    folder = tempfile.TemporaryDirectory(dir="/dev/shm" if memory else tmp_path)
+    with folder as data:
+        server = serve(data=Path(data))
+        for number in range(1, 6):
+            child = half_put(server, tables)
+            wait_until("the put has begun", server.leftovers, 10)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            told = "went away before the file was whole"
+            wait_until("the put has ended", lambda n=number: server.log().count(told) == n, 10)
+            assert server.files() == [] and server.leftovers() == []
+        put(server.client(), "t.half.parquet", table())
+        assert server.files() == ["t.half.parquet"]
 
 
 def test_a_server_killed_in_the_middle_has_what_was_whole(serve):
@@ -211,6 +219,18 @@ def test_damaged_files_are_left_out_and_said(serve, tmp_path):
     with pytest.raises(flight.FlightError, match="'t.inside.parquet' is not a readable"):
         get(client, "t.inside.parquet")
     assert get(client, "t.good.parquet") == table(100_000)
+
+
+def test_rows_that_changed_on_the_disk_are_not_given_out(server):
+    """Pages that we wrote have checksums."""
+    client = server.client()
+    put(client, "t.x.parquet", random_table(50_000))
+    path = server.data / "t.x.parquet"
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 3] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(flight.FlightError, match="'t.x.parquet' is not a readable Parquet file"):
+        get(client, "t.x.parquet")
 
 
 def test_damage_anywhere_never_ends_the_server(serve, tmp_path, say):
