@@ -192,9 +192,11 @@ TEST_F(Fixture, PipelinedRequestsAreAnsweredInOrder) {
 TEST_F(Fixture, AHandlerSeesTheQuery) {
   Serve();
   Peer peer(server_->port());
-  for (const auto& [target, query] : std::vector<std::pair<std::string, std::string>>{
-           {"/query", "[]"}, {"/query?", "[]"}, {"/query?a=%20b&c", "[a=%20b&c]"},
-           {"/query?a?b", "[a?b]"}}) {
+  for (const auto& [target, query] :
+       std::vector<std::pair<std::string, std::string>>{{"/query", "[]"},
+                                                        {"/query?", "[]"},
+                                                        {"/query?a=%20b&c", "[a=%20b&c]"},
+                                                        {"/query?a?b", "[a?b]"}}) {
     peer.Send("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n");
     peer.Until("\r\n\r\n");
     EXPECT_EQ(peer.Until("]"), query) << target;

@@ -173,7 +173,8 @@ class SuperLinkImpl final : public SuperLink {
     if (path.starts_with("/v1/control/") && !AuditsItself(path))
       site_->Audit(exchange, path, RunId{}, "", fmt::format("{}", exchange.replied()));
     const bool held = path.ends_with("/pull-messages") || path.ends_with("/acquire-task") ||
-                      path.ends_with("/stream-logs") || path.ends_with("/watch-rounds") || path.ends_with("/watch-nodes");
+                      path.ends_with("/stream-logs") || path.ends_with("/watch-rounds") ||
+                      path.ends_with("/watch-nodes");
     site_->metrics.Record(path, exchange.replied(), std::chrono::steady_clock::now() - begin, held);
   }
 

@@ -14,28 +14,12 @@ extern char** environ;
 namespace umbel::supernode {
 namespace {
 
-constexpr std::array<std::string_view, 21> kNames = {"PATH",
-                                                     "HOME",
-                                                     "USER",
-                                                     "LOGNAME",
-                                                     "LANG",
-                                                     "LANGUAGE",
-                                                     "TZ",
-                                                     "TMPDIR",
-                                                     "TERM",
-                                                     "SHELL",
-                                                     "VIRTUAL_ENV",
-                                                     "CONDA_PREFIX",
-                                                     "LD_LIBRARY_PATH",
-                                                     "SSL_CERT_FILE",
-                                                     "SSL_CERT_DIR",
-                                                     // What a manager tells learners.
-                                                     "ML_MODEL_FLAVOR",
-                                                     "UMBEL_DATA",
-                                                     "UMBEL_DATA_TAGS",
-                                                     "UMBEL_LEARNER",
-                                                     "MLFLOW_DISABLE_TELEMETRY",
-                                                     "DO_NOT_TRACK"};
+constexpr std::array<std::string_view, 21> kNames = {
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "SHELL",
+    "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    // What a manager tells learners.
+    "ML_MODEL_FLAVOR", "UMBEL_DATA", "UMBEL_DATA_TAGS", "UMBEL_LEARNER", "MLFLOW_DISABLE_TELEMETRY",
+    "DO_NOT_TRACK"};
 constexpr std::array<std::string_view, 18> kFronts = {
     "LC_",   "PYTHON",  "FLWR_", "OMP_",  "GOMP_", "KMP_", "MKL_",   "OPENBLAS_", "NUMEXPR_",
     "CUDA_", "NVIDIA_", "HIP_",  "ROCR_", "XLA_",  "JAX_", "TORCH_", "TF_",       "KERAS_"};
