@@ -11,13 +11,15 @@
 
 namespace umbel::superlink::rounds {
 
-bool RunsNatively(aggregation::StrategyKind kind);
-/// Names of those that do.
+bool RunsNatively(const aggregation::StrategySpec& strategy);
+/// Names of those that do, wrappers among them: each runs around any that can be wrapped.
 std::vector<std::string> NativeStrategies();
 
-/// errors  kInvalidArgument: an array of the model cannot be averaged; kUnimplemented: the
-/// strategy;
-///         kResourceExhausted: no memory for the sums.
-Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model);
+/// seed      of the run's noise.
+/// clipping  what Aggregator::Clipping said last; of the first round nothing.
+/// errors    kInvalidArgument: an array of the model cannot be averaged; kUnimplemented: the
+///           strategy; kResourceExhausted: no memory for the sums.
+Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model,
+                                                   uint64_t seed, const ClippingState& clipping);
 
 }  // namespace umbel::superlink::rounds

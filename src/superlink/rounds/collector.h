@@ -69,6 +69,11 @@ class Collector {
   /// returns  instructions whose replies need not be kept any more.
   Result<std::vector<ObjectId>> Save(const std::string& path, ::umbel::rounds::Progress* progress);
 
+  /// Writes what the aggregator has to find again to `progress`.
+  void KeepClipping(::umbel::rounds::Progress* progress) const;
+  /// Closed, and the strategy has made no model of the replies: neither are their metrics used.
+  void SetUnused() { unused_ = true; }
+
   std::vector<ObjectId> Instructions() const;
   /// Those that count and, of training that is closed, were used; by node: the order of arrival
   /// shows nowhere.
@@ -97,6 +102,7 @@ class Collector {
   std::unique_ptr<Aggregator> aggregator_;
   std::optional<EarlyFold> early_;
   uint64_t spooled_ = 0;
+  bool unused_ = false;
 };
 
 }  // namespace umbel::superlink::rounds

@@ -40,11 +40,11 @@ Task<Status> StartNativeRun(Site& site, Exchange& exchange) {
     site.Audit(exchange, "start-native-run", RunId{}, request.run().fab().hash_str(),
                "refused: " + read.error().message);
     co_return WireError(wire::kInvalidRunConfig, read.error().message);
-  } else if (!rounds::RunsNatively(read->strategy.kind)) {
+  } else if (!rounds::RunsNatively(read->strategy)) {
     co_return WireError(wire::kInvalidRunConfig,
                         fmt::format("strategy {} does not run natively yet: use its class in a "
                                     "ServerApp",
-                                    read->strategy.name()));
+                                    read->strategy.base().name()));
   }
   auto run = std::make_shared<flwr::proto::StartRunRequest>();
   run->Swap(request.mutable_run());

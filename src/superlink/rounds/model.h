@@ -74,6 +74,10 @@ Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next);
 /// NumPy's name of a descr: "float32" of "<f4".
 /// errors  kInvalidArgument: text, bytes or anything else that is not a number.
 Result<std::string> DtypeName(std::string_view descr);
+/// The descr of a float type.
+std::string DescrOf(aggregation::NumberType type);
+/// Elements lie in C order and in this machine's byte order.
+bool IsPlain(const tensor::NpyHead& npy);
 /// errors  kInvalidArgument: as DtypeName; complex numbers and dates, too.
 Result<aggregation::NumberType> TypeOf(std::string_view descr);
 
