@@ -2,6 +2,7 @@
 
 #include "superlink/rounds/bagging.h"
 #include "superlink/rounds/clipped.h"
+#include "superlink/rounds/cyclic.h"
 #include "superlink/rounds/spooled.h"
 #include "superlink/rounds/sums.h"
 
@@ -10,7 +11,7 @@ namespace {
 
 using Kind = aggregation::StrategyKind;
 
-enum class Way { kSums, kOptimised, kSpooled, kBagging, kClipped, kPython };
+enum class Way { kSums, kOptimised, kSpooled, kBagging, kCyclic, kClipped, kPython };
 
 constexpr Way WayOf(Kind kind) {
   switch (kind) {
@@ -31,6 +32,8 @@ constexpr Way WayOf(Kind kind) {
       return Way::kSpooled;
     case Kind::kFedXgbBagging:
       return Way::kBagging;
+    case Kind::kFedXgbCyclic:
+      return Way::kCyclic;
     case Kind::kServerSideFixedClipping:
     case Kind::kServerSideAdaptiveClipping:
       return Way::kClipped;
@@ -49,6 +52,8 @@ Result<std::unique_ptr<Aggregator>> MakeBase(const Plan& plan, const Model& mode
       return MakeSpooled(plan, model);
     case Way::kBagging:
       return MakeBagging(model);
+    case Way::kCyclic:
+      return MakeCyclic(model);
     default:
       return Fail(Code::kUnimplemented, fmt::format("strategy {} does not run natively yet",
                                                     plan.strategy.base().name()));
