@@ -1,4 +1,5 @@
 // `umbel run`: trains an app's ClientApp by native rounds, without any ServerApp.
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,10 +42,12 @@ constexpr const char* kFooter = R"(Examples:
   umbel run . --insecure --initial model.npz --stop-metric accuracy --stop-at-least 0.95
       Ends early, once the nodes' mean accuracy is 0.95.
 
-A model is an .npz file, as np.savez writes it; its names are those of the ArrayRecord.)";
+A model is an .npz file, as np.savez writes it, or a .safetensors file; its names are those of the
+ArrayRecord.)";
 
 constexpr double kStartTtl = 3600;  // seconds for the initial model to be taken in
 constexpr std::chrono::seconds kWatchHold{20};
+constexpr std::chrono::seconds kModelWait{600};  // a SuperLink may have to rewrite it first
 
 struct Values {
   std::string app;
@@ -327,19 +330,35 @@ Result<bool> Follow(SuperLinkClient& client, uint64_t run_id, bool show) {
 Status SaveModel(SuperLinkClient& client, uint64_t run_id, const std::string& path) {
   pb::GetModelRequest request;
   request.set_run_id(run_id);
+  if (IsSafetensors(path)) request.set_format(pb::GetModelRequest::SAFETENSORS);
+  const std::string fresh = path + ".new";
+  const Fd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file.valid()) return Fail(SystemError("create", fresh));
   SuperLinkClient::Call call;
   call.path = "/v1/umbel/get-model";
   call.body = request.SerializeAsString();
+  call.timeout = kModelWait;
   call.answer_max = size_t{1} << 40;
-  UMBEL_ASSIGN(const std::string body, client.Post(call));
-  UMBEL_TRY(WriteFileAtomic(path, body));
+  call.answer_file = file.get();
+  Status saved;
+  if (const auto answer = client.Post(call); !answer.ok()) {
+    saved = Fail(answer.error());
+  } else if (::fsync(file.get()) != 0) {
+    saved = Fail(SystemError("sync", fresh));
+  } else if (::rename(fresh.c_str(), path.c_str()) != 0) {
+    saved = Fail(SystemError("rename", fresh));
+  }
+  if (!saved.ok()) {
+    ::unlink(fresh.c_str());
+    return saved;
+  }
   fmt::print("model of run {}: {}\n", run_id, path);
   return {};
 }
 
 Status Start(SuperLinkClient& client, const Values& v, uint64_t* run_id) {
   UMBEL_ASSIGN(const auto spool, flower::Spool::Create(""));
-  UMBEL_ASSIGN(const flower::ArrayRecord arrays, ReadNpz(v.initial, *spool));
+  UMBEL_ASSIGN(const flower::ArrayRecord arrays, ReadModel(v.initial, *spool));
   pb::StartNativeRunRequest request;
   UMBEL_ASSIGN(*request.mutable_plan(), MakePlan(v));
   UMBEL_ASSIGN(std::string fab, LoadFab(v));
@@ -379,8 +398,10 @@ int RunCommand(int argc, char** argv) {
                  "PEM file of the CAs that are trusted");
   app.set_config("--plan", "",
                  "TOML file with any of these flags: rounds = 10, set = [\"eta=0.1\"]");
-  app.add_option("--initial", v.initial, "The initial model, an .npz file")->required();
-  app.add_option("--out", v.out, "Write the last model to this .npz file (waits for the end)");
+  app.add_option("--initial", v.initial, "The initial model, an .npz or .safetensors file")
+      ->required();
+  app.add_option("--out", v.out,
+                 "Write the last model to this .npz or .safetensors file (waits for the end)");
   app.add_option("--strategy", v.strategy, "Flower's class, in any case: fedavg, FedProx [FedAvg]");
   app.add_option("--rounds", v.rounds, "Rounds [3]");
   app.add_option("--timeout", v.timeout, "Seconds a phase waits for replies [3600]");

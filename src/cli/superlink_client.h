@@ -28,6 +28,9 @@ class SuperLinkClient {
     std::string headers;               // complete lines
     std::chrono::seconds timeout{30};
     size_t answer_max = size_t{64} << 20;
+    /// A descriptor: the body of a 200 goes there, from the file's beginning, as it comes. -1: it
+    /// is returned.
+    int answer_file = -1;
   };
   /// The body of a 200. Tried again for a minute while the SuperLink does not answer.
   /// errors  what the SuperLink says, under the code its status stands for; kUnavailable.
