@@ -30,7 +30,8 @@ class ShelfTest : public ::testing::Test {
   static std::shared_ptr<arrow::RecordBatch> Batch(int64_t rows) {
     arrow::Int64Builder builder;
     // Far from each other, so that nothing makes them small.
-    for (int64_t i = 0; i < rows; ++i) UMBEL_CHECK(builder.Append(i * 0x1234567890abcd).ok());
+    for (uint64_t i = 0; i < static_cast<uint64_t>(rows); ++i)
+      UMBEL_CHECK(builder.Append(static_cast<int64_t>(i * 0x1234567890abcd)).ok());
     return arrow::RecordBatch::Make(arrow::schema({arrow::field("row", arrow::int64())}), rows,
                                     {*builder.Finish()});
   }
