@@ -269,9 +269,15 @@ def test_robust_rules_with_ties_and_equal_clients(name, params, tmp_path) -> Non
         (ours,) = flower.run_ours(tmp_path / f"{seed}-{kind}", name, params, model, [replies])
         if name == "Bulyan" and kind == "ties":
             check_bulyan(ours, replies, params)
-        else:
-            (theirs,) = flower.run_flower(flower.make(name, params), model, [replies])
-            close(ours, theirs)
+            continue
+        (theirs,) = flower.run_flower(flower.make(name, params), model, [replies])
+        if name == "Bulyan":
+            # All scores tie, and NumPy's argsort breaks ties by the CPU's vector width: of the
+            # metrics only those of the replies we kept can be held against Flower's.
+            kept = [replies[i] for i in ours.more["selected"]]
+            (of_kept,) = flower.run_flower(flower.make("FedAvg", {}), model, [kept])
+            theirs = Outcome(theirs.arrays, of_kept.metrics)
+        close(ours, theirs)
 
 
 def test_bulyan_keeps_the_model_when_replies_are_few(tmp_path) -> None:
