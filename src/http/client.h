@@ -53,6 +53,9 @@ struct ClientRequest {
   /// Between two bytes of the request; before each head of the answer is whole (an interim 1xx
   /// counts); between two bytes of its body, which must also come at 1 KiB/s once this has passed.
   std::chrono::seconds timeout{30};
+  /// Takes the body of a 200 as it comes, piece by piece; ClientResponse has none then. What it
+  /// returns ends the call. Bytes it was given do not come again.
+  std::function<Status(std::string_view)> sink;
 };
 
 struct ClientResponse {

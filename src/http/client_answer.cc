@@ -82,7 +82,7 @@ void AnswerReader::Begin(bool head_only, size_t body_max) {
   content_type_.clear();
   www_authenticate_.clear();
   body_.clear();
-  filled_ = 0;
+  filled_ = drained_ = 0;
 }
 
 std::span<char> AnswerReader::Space() {
@@ -90,7 +90,7 @@ std::span<char> AnswerReader::Space() {
             (state_ == State::kChunk && left_ >= kDirectChunk);
   if (direct_) {
     // One more than allowed of a body without a length: that it is too long must show.
-    const uint64_t most = state_ == State::kToEnd ? body_max_ + 1 - filled_ : left_;
+    const uint64_t most = state_ == State::kToEnd ? body_max_ + 1 - body_size() : left_;
     if (filled_ == body_.size())
       body_.resize(filled_ + static_cast<size_t>(std::min<uint64_t>(most, kGrowth)));
     return {body_.data() + filled_,
@@ -130,6 +130,11 @@ std::string AnswerReader::TakeBody() {
   return std::move(body_);
 }
 
+void AnswerReader::Drain() {
+  drained_ += filled_;
+  filled_ = 0;
+}
+
 Result<bool> AnswerReader::Advance() {
   while (state_ != State::kDone) {
     UMBEL_ASSIGN(const bool moved, Step());
@@ -148,9 +153,9 @@ Result<bool> AnswerReader::Step() {
       state_ = State::kDone;
       return true;
     case State::kToEnd:
-      left_ = body_max_ + 1 - filled_;
+      left_ = body_max_ + 1 - body_size();
       TakeFromBuffer();
-      if (filled_ > body_max_) return Fail(TooLong());
+      if (body_size() > body_max_) return Fail(TooLong());
       return false;
     case State::kChunkSize:
       return StepChunkSize();
@@ -289,7 +294,7 @@ Result<bool> AnswerReader::StepChunkSize() {
   const auto size = ParseNumber(Trim(line.substr(0, line.find(';'))), 16);
   if (!size || !std::all_of(line.begin(), line.end(), IsText))
     return NotHttp("a chunk's size is not a number");
-  if (*size > body_max_ - filled_) return Fail(TooLong());
+  if (*size > body_max_ - body_size()) return Fail(TooLong());
   searched_ = begin_ += at + 2;
   left_ = *size;
   state_ = left_ > 0 ? State::kChunk : State::kTrailers;

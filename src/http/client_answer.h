@@ -31,10 +31,10 @@ class AnswerReader {
   /// errors  kUnavailable: the answer is not complete.
   Status Ended() const;
 
-  bool began() const { return began_; }          // a byte has come
-  size_t interim() const { return interim_; }    // 1xx answers skipped
-  size_t body_size() const { return filled_; }   // so far
-  bool in_body() const { return status_ != 0; }  // the last head is complete
+  bool began() const { return began_; }                    // a byte has come
+  size_t interim() const { return interim_; }              // 1xx answers skipped
+  size_t body_size() const { return drained_ + filled_; }  // so far
+  bool in_body() const { return status_ != 0; }            // the last head is complete
   /// The answer is complete, nothing followed it, and the connection may carry another one.
   bool reusable() const { return state_ == State::kDone && keep_alive_ && begin_ == end_; }
 
@@ -42,6 +42,10 @@ class AnswerReader {
   std::string& content_type() { return content_type_; }
   std::string& www_authenticate() { return www_authenticate_; }
   std::string TakeBody();
+  /// What of the body has come since the last Drain, which makes room: for who takes it as it
+  /// comes.
+  std::string_view body() const { return std::string_view(body_).substr(0, filled_); }
+  void Drain();
 
  private:
   enum class State { kHead, kLength, kToEnd, kChunkSize, kChunk, kChunkEnd, kTrailers, kDone };
@@ -82,6 +86,7 @@ class AnswerReader {
   std::string www_authenticate_;
   std::string body_;  // the first filled_ bytes have come
   size_t filled_ = 0;
+  size_t drained_ = 0;  // bytes that came before those
 };
 
 }  // namespace umbel::http

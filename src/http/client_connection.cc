@@ -168,7 +168,7 @@ Task<Result<ClientResponse>> ClientConnection::Exchange(const ClientRequest& req
   const Status sent = co_await SendRequest(request);
   if (sent.ok() || (peer_closed_ && !cancelled_)) {
     // A server that refuses a long request may answer and close before it has read all of it.
-    const Status received = co_await Receive();
+    const Status received = co_await Receive(request);
     Disarm();
     if (!received.ok()) {
       lost_ = peer_closed_ && !reader_.began() && !cancelled_;
@@ -284,7 +284,7 @@ Task<Status> ClientConnection::CopyFile(FilePart part) {
   co_return Status{};
 }
 
-Task<Status> ClientConnection::Receive() {
+Task<Status> ClientConnection::Receive(const ClientRequest& request) {
   size_t interim = 0;
   std::optional<Steady::time_point> body_began;
   Arm(timeout_);
@@ -309,6 +309,10 @@ Task<Status> ClientConnection::Receive() {
     const auto filled = reader_.Filled(count);
     if (!filled.ok()) co_return FailHere(filled.error().code, filled.error().message);
     complete = *filled;
+    if (request.sink && reader_.status() == 200 && !reader_.body().empty()) {
+      UMBEL_CO_TRY(request.sink(reader_.body()));
+      reader_.Drain();
+    }
     // A head's bytes buy no time one by one: only a whole one does.
     if (!reader_.in_body()) {
       if (interim != reader_.interim()) Arm(timeout_);

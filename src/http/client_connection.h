@@ -60,7 +60,7 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   Task<Status> Write(std::string_view first, std::string_view second, bool more);
   Task<Status> SendFile(FilePart part);
   Task<Status> CopyFile(FilePart part);
-  Task<Status> Receive();
+  Task<Status> Receive(const ClientRequest& request);
 
   void Arm(std::chrono::steady_clock::duration limit);
   void Disarm() { deadline_at_ = std::chrono::steady_clock::time_point::max(); }

@@ -64,6 +64,46 @@ TEST_F(ClientTest, FilesFollowTheBody) {
   EXPECT_EQ(server_->counters().connections_total, 1U);
 }
 
+TEST_F(ClientTest, ASinkTakesTheBodyAsItComes) {
+  Serve();
+  Connect(To(server_->port()));
+  std::string got;
+  size_t longest = 0;
+  ClientRequest request = Post("/echo", Pattern(6'000'000));
+  request.sink = [&](std::string_view piece) -> Status {
+    longest = std::max(longest, piece.size());
+    got += piece;
+    return {};
+  };
+  const Answer answer = Call(request);
+  ASSERT_TRUE(answer.ok()) << answer.error().message;
+  EXPECT_TRUE(answer->body.empty());
+  EXPECT_TRUE(got == request.body);
+  EXPECT_LE(longest, size_t{256} << 10);
+  got.clear();
+  request.path = "/stream";
+  ASSERT_TRUE(Call(request).ok());
+  EXPECT_EQ(got, std::string(100'004, 's'));
+  // Of an error's body it sees nothing.
+  got.clear();
+  request.path = "/refuse";
+  EXPECT_EQ(Call(request)->status, 401);
+  EXPECT_EQ(got, "");
+  EXPECT_EQ(server_->counters().connections_total, 1U);
+}
+
+TEST_F(ClientTest, ASinkCanEndTheCall) {
+  Serve();
+  Connect(To(server_->port()));
+  ClientRequest request = Post("/echo", Pattern(6'000'000));
+  request.sink = [](std::string_view) -> Status {
+    return Fail(Code::kResourceExhausted, "the disk is full");
+  };
+  EXPECT_EQ(Call(request).error().message, "the disk is full");
+  request.sink = nullptr;
+  EXPECT_EQ(Call(request)->body.size(), 6'000'000U);
+}
+
 TEST_F(ClientTest, AFileShorterThanPromisedCutsTheConnection) {
   const Fd file = Unnamed("short");
   std::string rest;
