@@ -11,6 +11,8 @@
 namespace umbel::aggregation {
 namespace {
 
+constexpr std::string_view kPrivacy = "DifferentialPrivacy";  // names of wrappers begin so
+
 std::string Lower(std::string_view text) {
   std::string out(text);
   for (char& c : out)
@@ -104,8 +106,11 @@ Result<const StrategyInfo*> Find(std::string_view name) {
   const std::string wanted = Lower(name);
   std::vector<std::string_view> known;
   for (const StrategyInfo& info : Strategies()) {
-    if (Lower(info.name) == wanted) return &info;
+    std::string_view shorter = info.name;
+    if (info.wrapper) shorter.remove_prefix(kPrivacy.size());
+    if (Lower(info.name) == wanted || Lower(shorter) == wanted) return &info;
     known.push_back(info.name);
+    if (info.wrapper) known.push_back(shorter);
   }
   if (wanted.starts_with("differentialprivacyclientside"))
     return Fail(
@@ -203,6 +208,11 @@ Result<StrategySpec> WrapStrategy(std::string_view name, const Params& params, S
   if (inner.inner)
     return Fail(Code::kInvalidArgument,
                 fmt::format("{} wraps {}, which is a wrapper itself", info->name, inner.name()));
+  if (inner.kind == StrategyKind::kFedXgbBagging || inner.kind == StrategyKind::kFedXgbCyclic)
+    return Fail(Code::kInvalidArgument,
+                fmt::format("{} cannot wrap {}: its replies are trees, and not changes of the "
+                            "model that could be clipped",
+                            info->name, inner.name()));
   StrategySpec spec{.kind = info->kind, .params = {}, .inner = nullptr};
   UMBEL_ASSIGN(spec.params, CheckAll(*info, params));
   spec.inner = std::make_shared<const StrategySpec>(std::move(inner));

@@ -108,8 +108,9 @@ struct StrategySpec {
 ///          kUnimplemented: a strategy or a parameter that only Python has.
 Result<StrategySpec> MakeStrategy(std::string_view name, const Params& params);
 
-/// The same for a wrapper around `inner`.
-/// errors  MakeStrategy()'s; kInvalidArgument: `inner` is a wrapper itself.
+/// The same for a wrapper around `inner`; "ServerSideFixedClipping" will do for its name.
+/// errors  MakeStrategy()'s; kInvalidArgument: `inner` is a wrapper itself, or its replies are no
+///         changes of the model.
 Result<StrategySpec> WrapStrategy(std::string_view name, const Params& params, StrategySpec inner);
 
 /// Of `known`, the name nearest to `name` by edits, upper and lower case being one; "" when none is

@@ -161,6 +161,12 @@ TEST(Strategy, WrappersCheckTheirNoise) {
   EXPECT_EQ(made->base().kind, StrategyKind::kFedAdam);
   EXPECT_NE(ErrorOf(WrapStrategy(adaptive, more, *made)), "");
   EXPECT_EQ(ErrorOf(WrapStrategy("FedAvg", {}, inner)), "FedAvg does not wrap a strategy");
+  EXPECT_EQ(WrapStrategy("serversideAdaptiveClipping", more, inner)->name(), adaptive);
+  EXPECT_EQ(ErrorOf(WrapStrategy("ServerSideFixClipping", {}, inner)),
+            "unknown strategy 'ServerSideFixClipping'; did you mean 'ServerSideFixedClipping'?");
+  for (const char* trees : {"FedXgbBagging", "FedXgbCyclic"})
+    EXPECT_NE(ErrorOf(WrapStrategy(adaptive, more, *MakeStrategy(trees, {}))).find(trees),
+              std::string::npos);
   more["strategy"] = "FedAvg";
   EXPECT_NE(ErrorOf(WrapStrategy(adaptive, more, inner)), "");
 }

@@ -31,6 +31,13 @@ struct Piece {
   double weight = 0;
 };
 
+/// What clipping must not forget.
+struct ClippingState {
+  double norm = 0;       // that this round's replies are clipped to; 0: the plan's
+  uint64_t replies = 0;  // those in the checkpoint,
+  uint64_t clipped = 0;  // and how many of them were shortened
+};
+
 class Aggregator {
  public:
   struct Refused {
@@ -66,6 +73,9 @@ class Aggregator {
   virtual Status Save(const std::string& path) = 0;
   virtual Status Load(const std::string& path) = 0;
 
+  /// Before Finish: so many nodes have answered with an error.
+  virtual void NoteFailures(size_t replies) { static_cast<void>(replies); }
+
   /// The next global model, computed as it is asked for. The aggregator must outlive it.
   ///
   /// round   of the run, from 1.
@@ -88,6 +98,9 @@ class Aggregator {
   virtual uint64_t takebacks() const { return 0; }
   /// After Finish: the nodes whose replies were used; nullopt: all.
   virtual std::optional<std::vector<NodeId>> Selected() const { return std::nullopt; }
+  /// Of a strategy that clips: to be kept with what Save has written, and after Finish, whatever
+  /// that returned, for the next round.
+  virtual std::optional<ClippingState> Clipping() const { return std::nullopt; }
 };
 
 }  // namespace umbel::superlink::rounds

@@ -2,6 +2,7 @@
 
 #include "aggregation/optimizer.h"
 #include "superlink/rounds/bagging.h"
+#include "superlink/rounds/clipped.h"
 #include "superlink/rounds/spooled.h"
 #include "superlink/rounds/sums.h"
 
@@ -10,7 +11,7 @@ namespace {
 
 using Kind = aggregation::StrategyKind;
 
-enum class Way { kSums, kOptimised, kSpooled, kBagging, kPython };
+enum class Way { kSums, kOptimised, kSpooled, kBagging, kClipped, kPython };
 
 constexpr Way WayOf(Kind kind) {
   switch (kind) {
@@ -31,14 +32,35 @@ constexpr Way WayOf(Kind kind) {
       return Way::kSpooled;
     case Kind::kFedXgbBagging:
       return Way::kBagging;
+    case Kind::kServerSideFixedClipping:
+    case Kind::kServerSideAdaptiveClipping:
+      return Way::kClipped;
     default:
       return Way::kPython;
   }
 }
 
+Result<std::unique_ptr<Aggregator>> MakeBase(const Plan& plan, const Model& model) {
+  switch (WayOf(plan.strategy.base().kind)) {
+    case Way::kSums:
+      return MakeSums(model);
+    case Way::kOptimised:
+      return MakeOptimised(plan, model);
+    case Way::kSpooled:
+      return MakeSpooled(plan, model);
+    case Way::kBagging:
+      return MakeBagging(model);
+    default:
+      return Fail(Code::kUnimplemented, fmt::format("strategy {} does not run natively yet",
+                                                    plan.strategy.base().name()));
+  }
+}
+
 }  // namespace
 
-bool RunsNatively(aggregation::StrategyKind kind) { return WayOf(kind) != Way::kPython; }
+bool RunsNatively(const aggregation::StrategySpec& strategy) {
+  return WayOf(strategy.kind) != Way::kPython && WayOf(strategy.base().kind) != Way::kPython;
+}
 
 bool KeepsReplies(Kind kind) {
   return WayOf(kind) == Way::kSpooled || WayOf(kind) == Way::kBagging;
@@ -53,24 +75,15 @@ size_t MomentCount(const aggregation::StrategySpec& strategy) {
 std::vector<std::string> NativeStrategies() {
   std::vector<std::string> names;
   for (const auto& strategy : aggregation::Strategies())
-    if (RunsNatively(strategy.kind)) names.push_back(strategy.name);
+    if (WayOf(strategy.kind) != Way::kPython) names.push_back(strategy.name);
   return names;
 }
 
-Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model) {
-  switch (WayOf(plan.strategy.kind)) {
-    case Way::kSums:
-      return MakeSums(model);
-    case Way::kOptimised:
-      return MakeOptimised(plan, model);
-    case Way::kSpooled:
-      return MakeSpooled(plan, model);
-    case Way::kBagging:
-      return MakeBagging(model);
-    default:
-      return Fail(Code::kUnimplemented,
-                  fmt::format("strategy {} does not run natively yet", plan.strategy.name()));
-  }
+Result<std::unique_ptr<Aggregator>> MakeAggregator(const Plan& plan, const Model& model,
+                                                   uint64_t seed, const ClippingState& clipping) {
+  UMBEL_ASSIGN(auto made, MakeBase(plan, model));
+  if (WayOf(plan.strategy.kind) != Way::kClipped) return made;
+  return MakeClipped(plan, model, seed, clipping, std::move(made));
 }
 
 }  // namespace umbel::superlink::rounds

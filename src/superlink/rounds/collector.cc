@@ -30,6 +30,10 @@ Result<Part> DecodePart(const pb::Answered& answered) {
   return part;
 }
 
+ClippingState ReadClipping(const pb::Clipping& kept) {
+  return {kept.norm(), kept.replies(), kept.clipped()};
+}
+
 }  // namespace
 
 Status EncodePart(const ObjectId& instruction, const Part& part, pb::Answered* out) {
@@ -69,7 +73,8 @@ Status Collector::Begin(const pb::Progress& progress, uint64_t early_from) {
     open_text_.push_back(id.Hex());
   }
   if (train_) {
-    UMBEL_ASSIGN(aggregator_, MakeAggregator(plan_, model_));
+    UMBEL_ASSIGN(aggregator_,
+                 MakeAggregator(plan_, model_, progress.seed(), ReadClipping(progress.clipping())));
     if (!progress.checkpoint().empty()) UMBEL_TRY(aggregator_->Load(progress.checkpoint()));
     if (aggregator_->CanFoldPieces() && model_.bytes() >= early_from)
       early_.emplace(engine_, run_id_, model_, plan_.Key("weighted_by_key"), *aggregator_);
@@ -171,6 +176,11 @@ std::unique_ptr<ModelWriter> Collector::TakeWriter() {
 
 Status Collector::Close() {
   UMBEL_TRY(Fold());
+  if (aggregator_)
+    aggregator_->NoteFailures(
+        static_cast<size_t>(std::count_if(parts_.begin(), parts_.end(), [](const auto& entry) {
+          return entry.second.outcome == Outcome::kFailed;
+        })));
   if (!early_) return {};
   for (const ObjectId& id : open_) UMBEL_TRY(early_->Drop(id));
   return {};
@@ -210,9 +220,18 @@ Result<std::vector<ObjectId>> Collector::Save(const std::string& path, pb::Progr
     UMBEL_TRY(EncodePart(id, part, progress->add_answered()));
   }
   progress->set_checkpoint(path);
+  KeepClipping(progress);
   spooled_ = 0;
   kept_ = 0;
   return saved;
+}
+
+void Collector::KeepClipping(pb::Progress* progress) const {
+  const auto state = aggregator_ ? aggregator_->Clipping() : std::nullopt;
+  if (!state) return;
+  progress->mutable_clipping()->set_norm(state->norm);
+  progress->mutable_clipping()->set_replies(state->replies);
+  progress->mutable_clipping()->set_clipped(state->clipped);
 }
 
 std::vector<ObjectId> Collector::Instructions() const {
@@ -223,6 +242,7 @@ std::vector<ObjectId> Collector::Instructions() const {
 
 std::vector<std::pair<ObjectId, const Part*>> Collector::Accepted() const {
   std::vector<std::pair<ObjectId, const Part*>> used;
+  if (unused_) return used;
   for (const auto& [id, part] : parts_)
     if (part.outcome == Outcome::kAccepted) used.emplace_back(id, &part);
   const auto selected = aggregator_ ? aggregator_->Selected() : std::nullopt;
@@ -260,6 +280,7 @@ void Collector::Describe(pb::Phase* phase) const {
     received += part->bytes;
   }
   phase->set_bytes_received(received);
+  phase->set_unused(unused_);
 }
 
 std::string Collector::Reasons() const {

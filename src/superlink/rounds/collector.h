@@ -74,6 +74,11 @@ class Collector {
   /// returns  instructions whose replies need not be kept any more.
   Result<std::vector<ObjectId>> Save(const std::string& path, ::umbel::rounds::Progress* progress);
 
+  /// Writes what the aggregator has to find again to `progress`.
+  void KeepClipping(::umbel::rounds::Progress* progress) const;
+  /// Closed, and the strategy has made no model of the replies: neither are their metrics used.
+  void SetUnused() { unused_ = true; }
+
   std::vector<ObjectId> Instructions() const;
   /// Those that count and, of training that is closed, were used; by node: the order of arrival
   /// shows nowhere.
@@ -106,6 +111,7 @@ class Collector {
   std::optional<Foresight> foresight_;
   uint64_t spooled_ = 0;
   size_t kept_ = 0;
+  bool unused_ = false;
 };
 
 }  // namespace umbel::superlink::rounds

@@ -111,7 +111,8 @@ void Desk::AnswerHistory(const Question& question, const Model& model) {
       after = row.sequence;
       pb::RoundRecord record;
       if (!record.ParseFromString(row.record) || record.session() != session_) continue;
-      if (record.kind() == "end" || record.phase().accepted() == 0) continue;
+      if (record.kind() == "end" || record.phase().accepted() == 0 || record.phase().unused())
+        continue;
       records.emplace_back(fmt::format("{}-{}", record.kind(), record.round()),
                            FromProto(record.phase().metrics()));
     }

@@ -36,10 +36,10 @@ Task<Status> GetCapabilities(Site&, Exchange& exchange) {
 
 Status CheckPlan(const std::string& plan) {
   UMBEL_ASSIGN(const rounds::Plan read, rounds::ReadPlan(plan));
-  if (rounds::RunsNatively(read.strategy.kind)) return {};
+  if (rounds::RunsNatively(read.strategy)) return {};
   return Fail(Code::kUnimplemented,
               fmt::format("strategy {} does not run natively yet: use its class in a ServerApp",
-                          read.strategy.name()));
+                          read.strategy.base().name()));
 }
 
 Task<Status> StartNativeRun(Site& site, Exchange& exchange) {

@@ -197,6 +197,17 @@ Result<Model> LoadModel(Engine& engine, RunId run_id, std::string tree) {
   return model;
 }
 
+bool IsPlain(const tensor::NpyHead& npy) {
+  const bool one_dimension =
+      std::count_if(npy.shape.begin(), npy.shape.end(), [](uint64_t n) { return n > 1; }) <= 1;
+  return (!npy.fortran_order || one_dimension) && npy.dtype[0] != '>';
+}
+
+std::string DescrOf(aggregation::NumberType type) {
+  UMBEL_CHECK(aggregation::IsFloat(type));
+  return fmt::format("<f{}", aggregation::ElementSize(type));
+}
+
 Result<aggregation::NumberType> TypeOf(std::string_view descr) {
   UMBEL_ASSIGN(const std::string name, DtypeName(descr));
   return aggregation::NumberTypeOf(name);

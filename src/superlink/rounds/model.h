@@ -98,6 +98,10 @@ class ModelWriter {
 Result<NewModel> WriteModel(Engine& engine, RunId run_id, NextModel next);
 
 using tensor::DtypeName;
+/// The descr of a float type.
+std::string DescrOf(aggregation::NumberType type);
+/// Elements lie in C order and in this machine's byte order.
+bool IsPlain(const tensor::NpyHead& npy);
 /// errors  kInvalidArgument: as DtypeName; complex numbers and dates, too.
 Result<aggregation::NumberType> TypeOf(std::string_view descr);
 

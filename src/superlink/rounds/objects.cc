@@ -53,6 +53,7 @@ Status ArrayFile::Read(uint64_t offset, std::span<char> out) const {
   if (offset > size() || out.size() > size() - offset)
     return Fail(Code::kOutOfRange, fmt::format("bytes {} to {} of an array of {}", offset,
                                                offset + out.size(), size()));
+  if (read_) return read_(offset, out);
   size_t i = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) -
                                  begins_.begin()) -
              1;

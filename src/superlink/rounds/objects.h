@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,6 +38,10 @@ class ArrayFile {
  public:
   ArrayFile() = default;
   explicit ArrayFile(std::vector<std::shared_ptr<const ChunkPlace>> chunks);
+  /// Bytes that are computed when they are read. `read` may be called from any thread, and only for
+  /// what lies within `size`.
+  using Reader = std::function<Status(uint64_t offset, std::span<char> out)>;
+  ArrayFile(uint64_t size, Reader read) : begins_{size}, read_(std::move(read)) {}
 
   uint64_t size() const { return begins_.empty() ? 0 : begins_.back(); }
   const std::vector<std::shared_ptr<const ChunkPlace>>& chunks() const { return chunks_; }
@@ -46,6 +51,7 @@ class ArrayFile {
  private:
   std::vector<std::shared_ptr<const ChunkPlace>> chunks_;
   std::vector<uint64_t> begins_;  // of each chunk, and the end
+  Reader read_;                   // in place of chunks
 };
 
 /// Objects of a run that are complete. Held places stay readable when their messages are gone.

@@ -21,8 +21,6 @@ struct Work {
   aggregation::OptimizerTypes types{};
 };
 
-std::string DescrOf(NumberType type) { return fmt::format("<f{}", aggregation::ElementSize(type)); }
-
 class Optimised final : public Aggregator {
  public:
   Optimised(const Plan& plan, const Model& model, std::unique_ptr<Aggregator> sums)

@@ -33,6 +33,15 @@ Result<aggregation::ParamValue> ToParam(const std::string& name, const flwr::pro
   }
 }
 
+Result<aggregation::Params> ToParams(
+    const google::protobuf::Map<std::string, flwr::proto::Scalar>& given) {
+  aggregation::Params params;
+  for (const auto& [name, value] : given) {
+    UMBEL_ASSIGN(params[name], ToParam(name, value));
+  }
+  return params;
+}
+
 Result<flower::ConfigRecord> ToConfig(std::string_view what,
                                       const flwr::proto::ConfigRecord& config) {
   flower::Budget budget{kConfigMax};
@@ -85,11 +94,13 @@ Result<Plan> ReadPlan(std::string_view serialized) {
   if (!in.ParseFromArray(serialized.data(), static_cast<int>(serialized.size())))
     return Fail(Code::kInvalidArgument, "the plan is not an umbel.rounds.Plan");
   Plan plan;
-  aggregation::Params params;
-  for (const auto& [name, value] : in.parameters()) {
-    UMBEL_ASSIGN(params[name], ToParam(name, value));
-  }
+  UMBEL_ASSIGN(const aggregation::Params params, ToParams(in.parameters()));
   UMBEL_ASSIGN(plan.strategy, aggregation::MakeStrategy(in.strategy(), params));
+  if (in.has_wrapper()) {
+    UMBEL_ASSIGN(const aggregation::Params around, ToParams(in.wrapper().parameters()));
+    UMBEL_ASSIGN(plan.strategy,
+                 aggregation::WrapStrategy(in.wrapper().name(), around, std::move(plan.strategy)));
+  }
   if (in.num_rounds() > kRoundsMax)
     return Fail(Code::kInvalidArgument,
                 fmt::format("num_rounds {} not in [0, {}]", in.num_rounds(), kRoundsMax));
@@ -162,12 +173,20 @@ bool SetScalar(const flower::ConfigValue& value, flwr::proto::Scalar& out) {
 Status SetKey(const std::string& key, const flower::ConfigValue& value,
               ::umbel::rounds::Plan& plan) {
   constexpr std::string_view kParam = "param.";
+  constexpr std::string_view kWrapperParam = "wrapper.param.";
   const auto natural = Natural(value);
   bool fits = true;
   if (key == "strategy") {
     const auto* text = std::get_if<std::string>(&value);
     fits = text != nullptr;
     if (fits) plan.set_strategy(*text);
+  } else if (key == "wrapper") {
+    const auto* text = std::get_if<std::string>(&value);
+    fits = text != nullptr;
+    if (fits) plan.mutable_wrapper()->set_name(*text);
+  } else if (key.starts_with(kWrapperParam)) {
+    fits = SetScalar(
+        value, (*plan.mutable_wrapper()->mutable_parameters())[key.substr(kWrapperParam.size())]);
   } else if (key == "num-rounds") {
     fits = natural && *natural <= kRoundsMax;
     if (fits) plan.set_num_rounds(static_cast<uint32_t>(*natural));

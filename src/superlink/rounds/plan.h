@@ -55,9 +55,9 @@ struct Plan {
 Result<Plan> ReadPlan(std::string_view serialized);
 
 /// The same plan as a ServerApp sends it, in records: "plan" (strategy, num-rounds, timeout,
-/// stepped, seed, param.<name>), "train-config" and "evaluate-config". returns  a serialized
-/// umbel.rounds.Plan; what it says is checked by ReadPlan. errors   kInvalidArgument: no record
-/// "plan", or a key of it is unknown or of another type.
+/// stepped, seed, param.<name>, wrapper, wrapper.param.<name>), "train-config" and
+/// "evaluate-config". returns  a serialized umbel.rounds.Plan; what it says is checked by ReadPlan.
+/// errors   kInvalidArgument: no record "plan", or a key of it is unknown or of another type.
 Result<std::string> PlanFromRecords(const flower::RecordDict& records);
 
 }  // namespace umbel::superlink::rounds

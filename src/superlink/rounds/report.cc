@@ -61,7 +61,9 @@ std::string DescribeMetrics(const flwr::proto::MetricRecord& metrics) {
 }  // namespace
 
 std::string DescribePlan(const Plan& plan, const Model& model) {
-  return fmt::format("{}: {} rounds over a model of {} arrays, {}", plan.strategy.name(),
+  const std::string around =
+      plan.strategy.inner ? fmt::format(" around {}", plan.strategy.base().name()) : "";
+  return fmt::format("{}{}: {} rounds over a model of {} arrays, {}", plan.strategy.name(), around,
                      plan.num_rounds, model.arrays.size(), Megabytes(model.bytes()));
 }
 

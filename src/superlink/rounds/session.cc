@@ -107,7 +107,7 @@ class SessionImpl final : public Session {
 
   Status Begin() {
     // What cannot be summed is refused before anybody is asked.
-    UMBEL_ASSIGN(const auto aggregator, MakeAggregator(plan_, model_));
+    UMBEL_ASSIGN(const auto aggregator, MakeAggregator(plan_, model_, 0, {}));
     static_cast<void>(aggregator);
     UMBEL_TRY(CheckDisk(plan_.spool_models + kDiskModels, "its rounds"));
     progress_.set_model_bytes(model_.bytes());
@@ -348,6 +348,7 @@ class SessionImpl final : public Session {
                               plan_.min_train_replies, collector_->Reasons()));
     std::vector<State::ModelObject> objects;
     if (count > 0) {  // else the model stays, as Flower's does
+      WarnOfSampled(count);
       auto next = collector_->aggregator()->Finish(progress_.round());
       if (!next.ok() && next.error().code != Code::kFailedPrecondition) return Fail(next.error());
       if (next.ok()) {
@@ -355,8 +356,10 @@ class SessionImpl final : public Session {
         row_.model_tree = std::move(made.tree);
         objects = std::move(made.objects);
       } else {
+        collector_->SetUnused();
         Say(fmt::format("the model stays as it is: {}", next.error().message));
       }
+      collector_->KeepClipping(&progress_);
     }
     UMBEL_ASSIGN(last_metrics_, collector_->MeanMetrics());
     const std::string before = progress_.checkpoint();
@@ -372,6 +375,17 @@ class SessionImpl final : public Session {
       UMBEL_ASSIGN(model_, LoadModel(engine_, setup_.run_id, row_.model_tree));
     }
     return {};
+  }
+
+  /// The noise of a strategy that clips is made for so many replies.
+  void WarnOfSampled(size_t count) {
+    const auto& strategy = plan_.strategy;
+    if (!strategy.inner || static_cast<uint64_t>(strategy.Int("num_sampled_clients")) == count)
+      return;
+    Say(
+        fmt::format("{} replies can be used, num_sampled_clients is {}: the noise does not have "
+                    "the strength that was meant",
+                    count, strategy.Int("num_sampled_clients")));
   }
 
   Status CloseEvaluate() {

@@ -16,12 +16,6 @@ using Kind = aggregation::StrategyKind;
 
 constexpr uint64_t kElements = aggregation::kBlockElements;
 
-bool Plain(const tensor::NpyHead& npy) {
-  const bool one_dimension =
-      std::count_if(npy.shape.begin(), npy.shape.end(), [](uint64_t n) { return n > 1; }) <= 1;
-  return (!npy.fortran_order || one_dimension) && npy.dtype[0] != '>';
-}
-
 template <typename T>
 bool FiniteBlock(NumberType type, std::span<const std::byte> bytes, size_t count) {
   std::vector<T> values(count);
@@ -87,7 +81,7 @@ class Spooled final : public Aggregator {
     std::vector<std::byte> bytes;
     for (const ModelArray& array : update.arrays) {
       const auto type = TypeOf(array.npy.dtype);
-      if (!type.ok() || !Plain(array.npy))
+      if (!type.ok() || !IsPlain(array.npy))
         return std::optional(Refused{
             0, Outcome::kWrongDtype,
             fmt::format("array '{}': {}", array.name,
@@ -173,10 +167,7 @@ class Spooled final : public Aggregator {
   }
 
   NewArray Named(size_t a, NumberType type) const {
-    return {model_.arrays[a].name,
-            fmt::format("<f{}", aggregation::ElementSize(type)),
-            model_.arrays[a].npy.shape,
-            {}};
+    return {model_.arrays[a].name, DescrOf(type), model_.arrays[a].npy.shape, {}};
   }
 
   template <typename F>
@@ -298,7 +289,7 @@ class Spooled final : public Aggregator {
 Result<std::unique_ptr<Aggregator>> MakeSpooled(const Plan& plan, const Model& model) {
   for (const ModelArray& array : model.arrays) {
     const auto type = TypeOf(array.npy.dtype);
-    if (!type.ok() || !Plain(array.npy))
+    if (!type.ok() || !IsPlain(array.npy))
       return Fail(
           Code::kInvalidArgument,
           fmt::format("array '{}' of the model: {}", array.name,
