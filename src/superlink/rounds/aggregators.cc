@@ -3,6 +3,7 @@
 #include "aggregation/optimizer.h"
 #include "superlink/rounds/bagging.h"
 #include "superlink/rounds/clipped.h"
+#include "superlink/rounds/cyclic.h"
 #include "superlink/rounds/spooled.h"
 #include "superlink/rounds/sums.h"
 
@@ -11,7 +12,7 @@ namespace {
 
 using Kind = aggregation::StrategyKind;
 
-enum class Way { kSums, kOptimised, kSpooled, kBagging, kClipped, kPython };
+enum class Way { kSums, kOptimised, kSpooled, kBagging, kCyclic, kClipped, kPython };
 
 constexpr Way WayOf(Kind kind) {
   switch (kind) {
@@ -32,6 +33,8 @@ constexpr Way WayOf(Kind kind) {
       return Way::kSpooled;
     case Kind::kFedXgbBagging:
       return Way::kBagging;
+    case Kind::kFedXgbCyclic:
+      return Way::kCyclic;
     case Kind::kServerSideFixedClipping:
     case Kind::kServerSideAdaptiveClipping:
       return Way::kClipped;
@@ -50,6 +53,8 @@ Result<std::unique_ptr<Aggregator>> MakeBase(const Plan& plan, const Model& mode
       return MakeSpooled(plan, model);
     case Way::kBagging:
       return MakeBagging(model);
+    case Way::kCyclic:
+      return MakeCyclic(model);
     default:
       return Fail(Code::kUnimplemented, fmt::format("strategy {} does not run natively yet",
                                                     plan.strategy.base().name()));
@@ -63,7 +68,8 @@ bool RunsNatively(const aggregation::StrategySpec& strategy) {
 }
 
 bool KeepsReplies(Kind kind) {
-  return WayOf(kind) == Way::kSpooled || WayOf(kind) == Way::kBagging;
+  return WayOf(kind) == Way::kSpooled || WayOf(kind) == Way::kBagging ||
+         WayOf(kind) == Way::kCyclic;
 }
 
 size_t MomentCount(const aggregation::StrategySpec& strategy) {

@@ -7,10 +7,6 @@
 namespace umbel::superlink::rounds {
 namespace {
 
-bool IsBytes(const tensor::NpyHead& npy) {
-  return npy.dtype.ends_with("u1") && npy.shape.size() == 1;
-}
-
 Result<std::string> ReadAll(const ModelArray& array) {
   std::string bytes(static_cast<size_t>(array.data_bytes()), '\0');
   UMBEL_TRY(array.file.Read(array.npy.data_offset, bytes));
@@ -27,7 +23,7 @@ class Bagging final : public Aggregator {
     std::vector<Refused> refused;
     for (size_t u = 0; u < updates.size(); ++u) {
       Update& update = updates[u];
-      if (!IsBytes(update.arrays[0].npy)) {
+      if (!IsByteRow(update.arrays[0].npy)) {
         refused.push_back({u, Outcome::kWrongDtype,
                            fmt::format("array '{}' is {}, not a row of uint8",
                                        update.arrays[0].name, update.arrays[0].npy.dtype)});
@@ -79,7 +75,7 @@ class Bagging final : public Aggregator {
 }  // namespace
 
 Result<std::unique_ptr<Aggregator>> MakeBagging(const Model& model) {
-  if (model.arrays.size() != 1 || !IsBytes(model.arrays[0].npy))
+  if (model.arrays.size() != 1 || !IsByteRow(model.arrays[0].npy))
     return Fail(
         Code::kInvalidArgument,
         "FedXgbBagging needs a model of one array: a row of uint8, XGBoost's JSON or empty");

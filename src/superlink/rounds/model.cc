@@ -203,6 +203,10 @@ bool IsPlain(const tensor::NpyHead& npy) {
   return (!npy.fortran_order || one_dimension) && npy.dtype[0] != '>';
 }
 
+bool IsByteRow(const tensor::NpyHead& npy) {
+  return npy.dtype.ends_with("u1") && npy.shape.size() == 1;
+}
+
 std::string DescrOf(aggregation::NumberType type) {
   UMBEL_CHECK(aggregation::IsFloat(type));
   return fmt::format("<f{}", aggregation::ElementSize(type));

@@ -102,6 +102,8 @@ using tensor::DtypeName;
 std::string DescrOf(aggregation::NumberType type);
 /// Elements lie in C order and in this machine's byte order.
 bool IsPlain(const tensor::NpyHead& npy);
+/// One dimension of uint8.
+bool IsByteRow(const tensor::NpyHead& npy);
 /// errors  kInvalidArgument: as DtypeName; complex numbers and dates, too.
 Result<aggregation::NumberType> TypeOf(std::string_view descr);
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <unordered_map>
 
+#include "aggregation/xgboost.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "flwr/common.pb.h"
@@ -26,6 +27,7 @@ namespace {
 constexpr double kTtl = 43'200;       // seconds, Flower's own
 constexpr double kTtlBeyond = 3'600;  // a phase's instructions outlive its timeout by this
 constexpr double kDiskModels = 12;    // beside the spool
+constexpr size_t kBesideModels = 4;   // beside replies that are kept whole: the old and the new one
 constexpr double kSumsModels = 4;     // a checkpoint: 16 bytes for 4 of a reply
 constexpr double kSegmentModels = 1;  // segment files are set aside whole
 constexpr size_t kRepliesMin = 2;     // on disk at once, however little room there is
@@ -187,7 +189,7 @@ class SessionImpl final : public Session {
     if (plan_.fraction(train) == 0) return Skip(train);
     if (wait_began_ == WallTime{}) wait_began_ = Now();
     const uint64_t seed = CohortSeed(progress_.seed(), progress_.round(), train);
-    const Cohort cohort = engine_.Read([&](State& state, WallTime) {
+    Cohort cohort = engine_.Read([&](State& state, WallTime) {
       Cohort drawn = DrawCohort(plan_, train, seed, state.ListNodes(true));
       if (drawn.nodes.empty()) state.node_waiters().Add(waker_);
       return drawn;
@@ -199,8 +201,10 @@ class SessionImpl final : public Session {
       return false;
     }
     said_waiting_ = false;
+    if (plan_.strategy.base().kind == aggregation::StrategyKind::kFedXgbCyclic)
+      TakeTurn(cohort.nodes);
     if (train && KeepsReplies(plan_.strategy.base().kind))
-      UMBEL_TRY(CheckDisk(static_cast<double>(cohort.nodes.size()) + kDiskModels / 3,
+      UMBEL_TRY(CheckDisk(static_cast<double>(cohort.nodes.size() + kBesideModels),
                           fmt::format("a round of {} nodes", cohort.nodes.size())));
     InstructionSpec spec;
     spec.run_id = setup_.run_id;
@@ -225,6 +229,16 @@ class SessionImpl final : public Session {
     ended_.reset();
     if (!gone_) UMBEL_TRY(Collect());
     return true;
+  }
+
+  /// Leaves the one whose turn it is. The order in which nodes were seen becomes durable with the
+  /// instruction.
+  void TakeTurn(std::vector<NodeId>& nodes) {
+    aggregation::CyclicTurns turns({progress_.seen().begin(), progress_.seen().end()});
+    std::vector<uint64_t> ids;
+    for (const NodeId node : nodes) ids.push_back(node.value);
+    nodes = {NodeId{turns.Pick(ids, progress_.round())}};
+    progress_.mutable_seen()->Assign(turns.Seen().begin(), turns.Seen().end());
   }
 
   /// Nobody is to be asked in this phase.
