@@ -33,6 +33,9 @@ constexpr const char* kFooter = R"(Examples:
       Half of the nodes train in each round; the last model is written to trained.npz.
   umbel run app.fab --superlink fl.example.org:8000 --root-certificates ca.crt --plan plan.toml
       A FAB that is built already, by a plan in a file.
+  umbel run . --insecure --initial model.npz --wrap ServerSideFixedClipping \
+      --wrap-set noise_multiplier=1 --wrap-set clipping_norm=0.5 --wrap-set num_sampled_clients=20
+      Differential privacy: replies are clipped, the result gets noise.
   umbel run . --insecure --initial model.npz --stop-metric accuracy --stop-at-least 0.95
       Ends early, once the nodes' mean accuracy is 0.95.
 
@@ -52,6 +55,8 @@ struct Values {
   uint32_t rounds = 3;
   double timeout = 3600;
   std::vector<std::string> set;
+  std::string wrap;
+  std::vector<std::string> wrap_set;
   std::string train_config, evaluate_config, run_config;
   std::string stop_metric;
   std::optional<double> stop_at_least, stop_at_most;
@@ -131,15 +136,29 @@ Status SetConfig(const std::string& text, flwr::proto::ConfigRecord* out) {
   return {};
 }
 
+Status SetParameters(std::string_view flag, const std::vector<std::string>& pairs,
+                     google::protobuf::Map<std::string, flwr::proto::Scalar>* out) {
+  for (const std::string& pair : pairs) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos || equals == 0)
+      return Fail(Code::kInvalidArgument, fmt::format("{} '{}' is not NAME=VALUE", flag, pair));
+    (*out)[pair.substr(0, equals)].set_string(pair.substr(equals + 1));
+  }
+  return {};
+}
+
 Result<pb::Plan> MakePlan(const Values& v) {
   pb::Plan plan;
   plan.set_strategy(v.strategy);
-  for (const std::string& pair : v.set) {
-    const size_t equals = pair.find('=');
-    if (equals == std::string::npos || equals == 0)
-      return Fail(Code::kInvalidArgument, fmt::format("--set '{}' is not NAME=VALUE", pair));
-    (*plan.mutable_parameters())[pair.substr(0, equals)].set_string(pair.substr(equals + 1));
-  }
+  UMBEL_TRY(SetParameters("--set", v.set, plan.mutable_parameters()));
+  if (!v.wrap.empty()) plan.mutable_wrapper()->set_name(v.wrap);
+  if (v.wrap.empty() && !v.wrap_set.empty())
+    return Fail(
+        Code::kInvalidArgument,
+        fmt::format("--wrap-set '{}' is for a wrapper: name it with --wrap", v.wrap_set[0]));
+  if (!v.wrap.empty())
+    UMBEL_TRY(
+        SetParameters("--wrap-set", v.wrap_set, plan.mutable_wrapper()->mutable_parameters()));
   plan.set_num_rounds(v.rounds);
   plan.set_timeout(v.timeout);
   UMBEL_TRY(SetConfig(v.train_config, plan.mutable_train_config()));
@@ -233,7 +252,9 @@ Status Start(SuperLinkClient& client, const Values& v, RunId* run_id) {
     }
   }
   UMBEL_ASSIGN(const auto run, rounds_client::StartRun(client, request));
-  fmt::print("Successfully started run {}: {} over {} rounds\n", run.run_id, v.strategy, v.rounds);
+  const std::string around = v.wrap.empty() ? "" : v.wrap + " around ";
+  fmt::print("Successfully started run {}: {}{} over {} rounds\n", run.run_id, around, v.strategy,
+             v.rounds);
   std::fflush(stdout);
   *run_id = run.run_id;
   return rounds_client::SendModel(client, run, arrays, spool, UnixSeconds(SystemClock().Now()));
@@ -258,6 +279,11 @@ int RunCommand(int argc, char** argv) {
   app.add_option("--rounds", v.rounds, "Rounds [3]");
   app.add_option("--timeout", v.timeout, "Seconds a phase waits for replies [3600]");
   app.add_option("--set", v.set, "NAME=VALUE of the strategy's constructor; may be repeated");
+  app.add_option("--wrap", v.wrap,
+                 "Clip replies and add noise, for differential privacy: ServerSideFixedClipping or "
+                 "ServerSideAdaptiveClipping around the strategy");
+  app.add_option("--wrap-set", v.wrap_set,
+                 "NAME=VALUE of the wrapper's constructor; may be repeated");
   app.add_option("--train-config", v.train_config,
                  "What nodes are told in training: 'lr=0.1 epochs=2'");
   app.add_option("--evaluate-config", v.evaluate_config, "The same in evaluation");

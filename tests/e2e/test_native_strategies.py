@@ -31,6 +31,15 @@ STRATEGIES = {
     "QFedAvg": {"client_learning_rate": 0.5, "train_loss_key": "trained"},
 }
 
+PRIVATE = [
+    ("FedAvg", "ServerSideFixedClipping", {"clipping_norm": 900}),
+    ("FedAdam", "ServerSideFixedClipping", {"clipping_norm": 900}),
+    ("MultiKrum", "ServerSideFixedClipping", {"clipping_norm": 1310}),
+    ("FedMedian", "ServerSideAdaptiveClipping", {"initial_clipping_norm": 900}),
+    ("FedAvg", "ServerSideAdaptiveClipping",
+     {"initial_clipping_norm": 1310, "clip_norm_lr": 0.5, "target_clipped_quantile": 0.25}),
+]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def server(kind, folder):
@@ -44,10 +53,10 @@ def federation(server, folder):
         yield federation
 
 
-def kept_models(server, run_id: int) -> list[dict[str, np.ndarray]]:
+def kept_models(server, run_id: int, rounds: int = ROUNDS) -> list[dict[str, np.ndarray]]:
     (folder,) = server.home.rglob(f"models/{run_id}")
     models = []
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, rounds + 1):
         with np.load(folder / f"round-{number}.npz") as file:
             models.append({name: file[name] for name in file.files})
     return models
@@ -75,10 +84,15 @@ def test_a_strategy_is_flowers(server, federation, name):
         initial, "--strategy", name, "--rounds", ROUNDS, "--keep", "all", "--watch", *flags
     ).result(SECONDS)
     assert done.exit_code == 0, done.output
-    strategy = make(name, params)
-    strategy._construct_messages = lambda *_: []  # nobody is asked
+    check(kept_models(server, done.run_id), make(name, params), initial)
+
+
+def check(models, strategy, initial):
+    """Each model is what Flower's class makes of the one before. Wrapped ones count, too."""
+    base = getattr(strategy, "strategy", strategy)
+    base._construct_messages = lambda *_: []  # nobody is asked
     before = initial
-    for number, model in enumerate(kept_models(server, done.run_id), 1):
+    for number, model in enumerate(models, 1):
         want = flowers(strategy, number, before)
         assert list(model) == list(want)
         for key, value in want.items():
@@ -86,6 +100,92 @@ def test_a_strategy_is_flowers(server, federation, name):
             scale = float(np.abs(value).max())
             np.testing.assert_allclose(model[key], value, rtol=1e-6, atol=1e-6 * scale)
         before = model
+
+
+def wrap_flags(wrapper, params):
+    pairs = (("--wrap-set", f"{key}={value}") for key, value in params.items())
+    return ["--wrap", wrapper, *(word for pair in pairs for word in pair)]
+
+
+@pytest.mark.parametrize("name, wrapper, around", PRIVATE)
+def test_a_wrapped_strategy_is_flowers(server, federation, name, wrapper, around):
+    params = STRATEGIES[name]
+    around = {"noise_multiplier": 0, "num_sampled_clients": NODES, **around}
+    flags = [word for key, value in params.items() for word in ("--set", f"{key}={value}")]
+    initial = toy_model.initial(SEED, 4)
+    done = federation.umbel_run(
+        initial, "--strategy", name, "--rounds", ROUNDS, "--keep", "all", "--watch", *flags,
+        *wrap_flags(wrapper, around),
+    ).result(SECONDS)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    strategy = make(name, params, f"DifferentialPrivacy{wrapper}", around)
+    models = kept_models(server, done.run_id)
+    check(models, strategy, initial)
+    plain = make(name, params)
+    with pytest.raises(AssertionError):  # it has clipped something
+        check(models, plain, initial)
+
+
+def test_noise_is_that_of_the_seed(server, federation):
+    initial = toy_model.initial(SEED, 100)
+    around = {"noise_multiplier": 0.5, "num_sampled_clients": NODES, "clipping_norm": 500}
+    models = []
+    for more in (around, around, {**around, "noise_multiplier": 0}):
+        done = federation.umbel_run(
+            initial, "--rounds", 1, "--keep", "all", "--watch", "--seed", 3,
+            *wrap_flags("ServerSideFixedClipping", more),
+        ).result(SECONDS)  # fmt: skip
+        assert done.exit_code == 0, done.output
+        models.append(kept_models(server, done.run_id, 1)[0])
+    assert toy_model.digest(models[0]) == toy_model.digest(models[1])
+    noise = (models[0]["weights"] - models[2]["weights"]).ravel().astype(np.float64)
+    deviation = 0.5 * 500 / NODES
+    assert abs(noise.std() / deviation - 1) < 0.03
+    assert abs(noise.mean()) < 5 * deviation / np.sqrt(noise.size)
+
+
+def test_a_reply_with_an_error_stops_a_private_round(server, federation):
+    """Flower's wrapper aggregates nothing then: no model, no metrics, and the norm stays."""
+    initial = toy_model.initial(SEED, 4)
+    done = federation.umbel_run(
+        initial, "--rounds", ROUNDS, "--keep", "all", "--watch",
+        *wrap_flags("ServerSideAdaptiveClipping",
+                    {"noise_multiplier": 0, "num_sampled_clients": NODES}),
+        "--run-config", 'client-raise="no data" client-raise-site=1',
+    ).result(SECONDS)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for model in kept_models(server, done.run_id):
+        assert toy_model.digest(model) == toy_model.digest(initial)
+    assert "trained" not in done.output
+
+
+@pytest.mark.parametrize(
+    "flags, why",
+    [
+        (["--wrap", "ServerSideFixedClipping"], "needs the parameter noise_multiplier"),
+        (["--wrap", "FedAvg"], "FedAvg does not wrap a strategy"),
+        (["--wrap-set", "clipping_norm=1"], "name it with --wrap"),
+        (["--strategy", "FedXgbBagging", "--wrap", "ServerSideFixedClipping"], "cannot wrap"),
+        (["--wrap", "ServerSideFixedClippin"], "did you mean 'ServerSideFixedClipping'?"),
+        (["--wrap", "ServerSideFixedClipping", "--wrap-set", "x"], "'x' is not NAME=VALUE"),
+    ],
+)  # fmt: skip
+def test_a_wrapper_that_cannot_be_is_refused(federation, flags, why):
+    done = federation.umbel_run(toy_model.initial(SEED, 1), *flags).result(SECONDS)
+    assert done.exit_code == 1 and why in done.output
+
+
+def test_a_plan_in_toml_names_a_wrapper(federation, folder):
+    plan = folder / "plan.toml"
+    plan.write_text(
+        'strategy = "fedavg"\nrounds = 1\nwrap = "serversidefixedclipping"\n'
+        f'wrap-set = ["noise_multiplier=0", "clipping_norm=1", "num_sampled_clients={NODES}"]\n'
+    )
+    done = federation.umbel_run(
+        toy_model.initial(SEED, 1), "--plan", plan, "--watch"
+    ).result(SECONDS)
+    assert done.exit_code == 0, done.output
+    assert "serversidefixedclipping around fedavg over 1 rounds" in done.output
 
 
 def test_bulyan_with_too_few_replies_keeps_the_model(server, federation):

@@ -51,6 +51,7 @@ class Done:
     seconds: float = 0.0  # from its start to its end, the server's absence not counted
     kills: list[str] = field(default_factory=list)
     checkpoints: set[str] = field(default_factory=set)  # names of files
+    digest: str = ""  # of the final model
 
 
 @contextlib.contextmanager
@@ -96,8 +97,13 @@ def run_with_kills(
     shuffle: int,
     moments: Sequence[float] = (),
     undisturbed: float = 0.0,
+    flags: Sequence[object] = (),
+    wanted: str | None = None,
 ) -> Done:
     """One run, with a kill at each of `moments`: fractions of `undisturbed` seconds.
+
+    flags   more of them for `umbel run`.
+    wanted  sha256 of the final model; None: that of FedAvg, "": any.
 
     Kills whose moment comes after the end of the run do not happen. Raises CrashError if anything
     differs from what an undisturbed run leaves."""
@@ -111,7 +117,7 @@ def run_with_kills(
         toy_model.initial(1, payload_kb), "--rounds", size.rounds, "--watch", "--out", out,
         "--set", f"min_available_nodes={size.nodes}", "--set", f"min_train_nodes={size.nodes}",
         "--set", f"min_evaluate_nodes={size.nodes}", "--min-train-replies", size.nodes,
-        "--spool-models", SPOOL_MODELS, "--run-config", pairs,
+        "--spool-models", SPOOL_MODELS, "--run-config", pairs, *flags,
     )  # fmt: skip
     run_id = command.wait_run_id()
     alive = time.monotonic()
@@ -131,7 +137,10 @@ def run_with_kills(
     done.seconds += time.monotonic() - alive
     try:
         _check(ended.exit_code == 0, f"umbel run ended with {ended.exit_code}:\n{ended.output}")
-        _check_model(out, size, payload_kb)
+        done.digest = _digest(out)
+        if wanted is None:
+            wanted = toy_expected(size.rounds, size.nodes, payload_kb=payload_kb)
+        _check(done.digest == wanted or not wanted, f"another model: {done.digest}, not {wanted}")
         _check_told(ended.output, size)
         _check_work(output.notes(), size)
         federation.wait_status(run_id, "finished:completed")
@@ -156,11 +165,9 @@ def _check(condition: bool, text: str) -> None:
         raise CrashError(text)
 
 
-def _check_model(path: Path, size: Size, payload_kb: int) -> None:
+def _digest(path: Path) -> str:
     with np.load(path) as arrays:
-        digest = toy_model.digest({name: arrays[name] for name in arrays.files})
-    wanted = toy_expected(size.rounds, size.nodes, payload_kb=payload_kb)
-    _check(digest == wanted, f"another model: {digest}, not {wanted}")
+        return toy_model.digest({name: arrays[name] for name in arrays.files})
 
 
 def _check_told(shown: str, size: Size) -> None:
