@@ -28,7 +28,9 @@ from tests.harness.federation import toy_model
 
 SEED = 1
 SITES = {11: (0, 1), 12: (1, 3)}  # node id → site, weight
-STRATEGIES = ["FedAvg", "FedProx", "FedAdam", "FedTrimmedAvg"]
+FIXED = "DifferentialPrivacyServerSideFixedClipping"
+ADAPTIVE = "DifferentialPrivacyServerSideAdaptiveClipping"
+STRATEGIES = ["FedAvg", "FedProx", "FedAdam", "FedTrimmedAvg", FIXED, ADAPTIVE]
 
 
 def initial() -> ArrayRecord:
@@ -197,10 +199,14 @@ class Native:
         assert set(content) == {"arrays", "plan", "train-config", "evaluate-config"}
         plan = content["plan"]
         values = {k[6:]: v for k, v in plan.items() if k.startswith("param.")}
+        around = {k[14:]: v for k, v in plan.items() if k.startswith("wrapper.param.")}
         rest = {"strategy", "num-rounds", "timeout", "stepped"}
+        rest |= {f"wrapper.param.{name}" for name in around} | ({"wrapper"} & set(plan))
         assert set(plan) == rest | {f"param.{name}" for name in values}
         assert type(plan["num-rounds"]) is int and type(plan["timeout"]) is float
         strategy = getattr(flower, plan["strategy"])(**values)
+        if "wrapper" in plan:
+            strategy = getattr(flower, plan["wrapper"])(strategy, **around)
         configs = {kind: content[f"{kind}-config"] for kind in ("train", "evaluate")}
         return Session(plan, strategy, content["arrays"], configs)
 

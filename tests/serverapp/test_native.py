@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.serverapp import strategy as flower
 
 import umbel.serverapp as ours
-from tests.serverapp.fake import FakeGrid, Native, echo, initial, stock
+from tests.serverapp.fake import ADAPTIVE, FIXED, FakeGrid, Native, echo, initial, stock
 
 pytestmark = pytest.mark.usefixtures("clock")
 MADE_WITH = {
@@ -20,6 +20,11 @@ MADE_WITH = {
     "FedAdam": {"eta": 0.5, "tau": np.float32(0.125), "beta_1": 0.5},
     "FedTrimmedAvg": {"beta": 0.25, "min_available_nodes": np.int64(2)},
 }
+WRAPPED_IN = {  # the strategy inside, and the wrapper's own
+    FIXED: ("FedAdam", {"noise_multiplier": 0, "clipping_norm": 20.0, "num_sampled_clients": 2}),
+    ADAPTIVE: ("FedAvg", {"noise_multiplier": 0.0, "num_sampled_clients": 2,
+                          "initial_clipping_norm": 0.5, "clip_norm_lr": 0.75}),
+}  # fmt: skip
 ROUNDS = 3
 
 
@@ -48,10 +53,13 @@ def run(module, name, superlink, own=False, here=False, **options):
             return None
         return MetricRecord({"mean": float(arrays["weights"].numpy().mean()), "at": server_round})
 
-    values = dict(MADE_WITH[name])
+    inner, around = WRAPPED_IN.get(name, (name, {}))
+    values = dict(MADE_WITH[inner])
     if own:
         values["train_metrics_aggr_fn"] = aggregate
-    strategy = getattr(module, name)(**values)
+    strategy = getattr(module, inner)(**values)
+    if around:
+        strategy = getattr(module, name)(strategy, **around)
     result = strategy.start(
         grid, initial(), ROUNDS, evaluate_fn=evaluate if here else None, **options
     )
@@ -60,7 +68,7 @@ def run(module, name, superlink, own=False, here=False, **options):
 
 @pytest.mark.parametrize("here", [False, True])
 @pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("name", sorted(MADE_WITH))
+@pytest.mark.parametrize("name", sorted(MADE_WITH) + sorted(WRAPPED_IN))
 def test_the_result_is_that_of_flower_s_class(name, own, here):
     options = {"train_config": ConfigRecord({"lr": 0.5}), "own": own, "here": here}
     expected, _ = run(flower, name, stock, **options)
@@ -277,6 +285,12 @@ def test_each_class_is_flower_s_with_its_signatures(name):
     assert [(p.name, p.default, p.kind) for p in found.values()] == [
         (p.name, p.default, p.kind) for p in expected.values()
     ]
+
+
+def test_a_wrapper_says_what_it_wraps(said):
+    run(ours, FIXED, Native())
+    assert said(f"Starting {FIXED} around FedAdam strategy") == 1
+    assert not said("Rounds run in Python")
 
 
 def test_it_logs_what_a_user_of_flower_looks_for(said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -228,10 +229,41 @@ def test_a_rule_that_is_a_function(said):
     assert said("Rounds run in Python: the strategy's selection_rule") == 1
 
 
-def test_a_wrapper(said):
-    strategy = ours.DifferentialPrivacyServerSideFixedClipping(ours.FedAvg(), 0.1, 1.0, 2)
-    strategy.start(FakeGrid(Native(strategies=None)), initial(), 1)
-    assert said("Rounds run in Python: the parameter strategy is an object of Python") == 1
+def fixed(strategy, **more):
+    return ours.DifferentialPrivacyServerSideFixedClipping(strategy, 0.1, 1.0, 2, **more)
+
+
+def check_refused(strategy, said, why):
+    grid = FakeGrid(Native(strategies=None))
+    strategy.start(grid, initial(), 1)
+    assert not grid.sent and said(f"Rounds run in Python: {why}") == 1
+
+
+def test_a_wrapper_around_a_class_of_flower_s(said):
+    check_refused(fixed(flower.FedAvg()), said, "it wraps a FedAvg, not one of umbel.serverapp")
+
+
+def test_a_wrapper_around_a_wrapper(said):
+    check_refused(fixed(fixed(ours.FedAvg())), said, "it wraps a wrapper")
+
+
+def test_a_wrapper_around_a_subclass_that_overrides(said):
+    check_refused(fixed(overriding("aggregate_train")()), said, "Mine overrides aggregate_train")
+
+
+def test_a_wrapper_with_an_accountant(said):
+    strategy = fixed(ours.FedAvg())
+    strategy.accountant = object()
+    with contextlib.suppress(AttributeError):  # of an object that is none
+        strategy.start(FakeGrid(Native(strategies=None)), initial(), 1)
+    assert said("Rounds run in Python: the strategy's accountant is not what its") == 1
+
+
+def test_a_superlink_without_the_wrapper(said):
+    grid = FakeGrid(Native(strategies=["FedAvg"]))
+    fixed(ours.FedAvg()).start(grid, initial(), 1)
+    assert grid.kinds() == PROBE
+    assert said("runs no DifferentialPrivacyServerSideFixedClipping itself") == 1
 
 
 # ---- strategies that still are -------------------------------------------------------------------
@@ -241,6 +273,28 @@ def plan_of(strategy) -> dict:
     grid = FakeGrid(Native(strategies=None))
     strategy.start(grid, initial(), 1)
     return dict(grid.sent[1].content["plan"])
+
+
+def test_what_a_wrapper_was_made_with():
+    """It keeps some of it as something else."""
+    around = {"noise_multiplier": 0.75, "num_sampled_clients": 20, "initial_clipping_norm": 0.25}
+    strategy = ours.DifferentialPrivacyServerSideAdaptiveClipping(ours.FedProx(), **around)
+    strategy.strategy.proximal_mu = 0.5
+    plan = plan_of(strategy)
+    name = "DifferentialPrivacyServerSideAdaptiveClipping"
+    assert (plan["strategy"], plan["param.proximal_mu"]) == ("FedProx", 0.5)
+    assert (plan["wrapper"], plan["wrapper.param.clipped_count_stddev"]) == (name, 1.0)
+    assert plan["wrapper.param.noise_multiplier"] == pytest.approx(0.75, rel=1e-15)
+    assert plan["wrapper.param.initial_clipping_norm"] == 0.25
+    again = {k[14:]: v for k, v in plan.items() if k.startswith("wrapper.param.")}
+    made = flower.DifferentialPrivacyServerSideAdaptiveClipping(flower.FedProx(), **again)
+    assert made.noise_multiplier == pytest.approx(strategy.noise_multiplier, rel=1e-15)
+
+
+def test_a_wrapper_goes_on_from_the_norm_it_has():
+    strategy = ours.DifferentialPrivacyServerSideAdaptiveClipping(ours.FedAvg(), 0.0, 2)
+    strategy.clipping_norm = 0.625
+    assert plan_of(strategy)["wrapper.param.initial_clipping_norm"] == 0.625
 
 
 def test_attributes_changed_after_construction_count():

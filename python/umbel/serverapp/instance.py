@@ -14,6 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 
 AGGREGATORS = ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn")
+WRAPPED = "strategy"  # the parameter, and attribute, of what a wrapper wraps
+# Parameters that an object keeps under another name, as far as they have moved since.
+_KEPT_AS = {"initial_clipping_norm": "clipping_norm"}
 _MISSING = object()
 # Each drop-in class, with what the classes it is made of contained when it was made.
 _drop_ins: dict[type, dict[type, dict[str, object]]] = {}
@@ -34,9 +37,25 @@ def drop_in_of(strategy: object) -> type:
     return next(cls for cls in type(strategy).__mro__ if cls in _drop_ins)
 
 
+def inside(strategy: object) -> object | None:
+    """What the strategy wraps, another drop-in class's; None: it wraps none.
+
+    errors  NeedsPython: it wraps something else.
+    """
+    if WRAPPED not in inspect.signature(drop_in_of(strategy)).parameters:
+        return None
+    inner = vars(strategy).get(WRAPPED)
+    if not any(cls in _drop_ins for cls in type(inner).__mro__):
+        raise NeedsPython(f"it wraps a {type(inner).__qualname__}, not one of umbel.serverapp")
+    if WRAPPED in inspect.signature(drop_in_of(inner)).parameters:
+        raise NeedsPython("it wraps a wrapper")
+    return inner
+
+
 def read(strategy: object) -> tuple[dict[str, bool | int | float | str], dict[str, object]]:
     """The constructor's parameters that are values, as the object's attributes have them now; and
-    its own functions among AGGREGATORS, for those that are not Flower's default.
+    its own functions among AGGREGATORS, for those that are not Flower's default. What it wraps is
+    no value, and is left out.
 
     errors  NeedsPython.
     """
@@ -47,16 +66,18 @@ def read(strategy: object) -> tuple[dict[str, bool | int | float | str], dict[st
         if name in known:
             raise NeedsPython(f"the strategy has a {name} of its own")
     values = _values(strategy, cls)
-    fresh = _fresh(cls, values)
+    wrapped = inside(strategy)
+    fresh = _fresh(cls, values if wrapped is None else {WRAPPED: wrapped, **values})
+    taken = {_KEPT_AS.get(name, name) for name in values}
     for name, expected in vars(fresh).items():
-        if name in values or name in AGGREGATORS:
+        if name in taken or name in AGGREGATORS:
             continue
         if not _same(vars(strategy).get(name, _MISSING), expected):
             raise NeedsPython(f"the strategy's {name} is not what its parameters make it")
     own = {
         name: getattr(strategy, name)
         for name in AGGREGATORS
-        if getattr(strategy, name) is not getattr(fresh, name)
+        if getattr(strategy, name, None) is not getattr(fresh, name, None)
     }
     return values, own
 
@@ -93,7 +114,9 @@ def _check_classes(actual: type, cls: type) -> None:
 def _values(strategy: object, cls: type) -> dict[str, bool | int | float | str]:
     values = {}
     for name, parameter in inspect.signature(cls).parameters.items():
-        value = vars(strategy).get(name, _MISSING)
+        if name == WRAPPED:
+            continue
+        value = vars(strategy).get(_KEPT_AS.get(name, name), _MISSING)
         if isinstance(value, np.generic):
             value = value.item()
         kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
@@ -101,10 +124,24 @@ def _values(strategy: object, cls: type) -> dict[str, bool | int | float | str]:
             values[name] = kind(value)
         elif parameter.default is inspect.Parameter.empty:
             raise NeedsPython(f"the parameter {name} is an object of Python")
+    if "clipped_count_stddev" in values:
+        values["noise_multiplier"] = _asked_noise(**values)
     return values
 
 
-def _fresh(cls: type, values: dict[str, bool | int | float | str]) -> object:
+def _asked_noise(
+    noise_multiplier: float, clipped_count_stddev: float, **_: bool | int | float | str
+) -> float:
+    """Adaptive clipping's noise_multiplier as its constructor got it. The object keeps what is left
+    of it for the model, once the noise on the number of clipped replies has its part."""
+    if noise_multiplier == 0:
+        return 0.0
+    if not (noise_multiplier > 0 and clipped_count_stddev > 0):
+        raise NeedsPython("the strategy's noise_multiplier is not what its parameters make it")
+    return (noise_multiplier**-2 + (2 * clipped_count_stddev) ** -2) ** -0.5
+
+
+def _fresh(cls: type, values: dict[str, object]) -> object:
     """The object that these parameters make."""
     try:
         with _quiet():

@@ -10,7 +10,7 @@ import io
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Result
@@ -32,12 +32,15 @@ class PlanRefused(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: `strategy` is the name of Flower's class, `values` what it is made with."""
+    """How to train: `strategy` is the name of Flower's class, `values` what it is made with; so is
+    `wrapper`, if there is one, with `around`."""
 
     strategy: str
     values: dict[str, bool | int | float | str]
     num_rounds: int
     timeout: float  # seconds, of each phase
+    wrapper: str = ""
+    around: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def to_record(self, stepped: bool) -> ConfigRecord:
         record = ConfigRecord({"strategy": self.strategy, "num-rounds": self.num_rounds})
@@ -45,6 +48,10 @@ class Plan:
         record["stepped"] = stepped
         for name, value in self.values.items():
             record[f"param.{name}"] = value
+        if self.wrapper:
+            record["wrapper"] = self.wrapper
+        for name, value in self.around.items():
+            record[f"wrapper.param.{name}"] = value
         return record
 
 

@@ -78,7 +78,6 @@ class FedXgbCyclic(NativeRounds, flower.FedXgbCyclic):
     """Flower's FedXgbCyclic."""
 
 
-# These wrap another strategy, which a plan cannot name yet: they run in Python.
 @drop_in
 class DifferentialPrivacyServerSideFixedClipping(
     NativeRounds, flower.DifferentialPrivacyServerSideFixedClipping
