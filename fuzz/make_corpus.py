@@ -142,6 +142,27 @@ def npy() -> None:
     put("npy_head", "pickle", b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00K\x01.")
 
 
+def safetensors() -> None:
+    def file(head: dict[str, Any] | str, data: int) -> bytes:
+        text = (head if isinstance(head, str) else json.dumps(head)).encode()
+        return struct.pack("<Q", len(text)) + text + bytes(data)
+
+    def array(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:
+        return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+    two = {"w": array("F32", [2, 2], 0, 16), "é": array("I64", [], 16, 24)}
+    put("safetensors", "two", file(two, 24))
+    put("safetensors", "metadata", file({"__metadata__": {"format": "np"}, **two}, 24))
+    put("safetensors", "nothing", file({}, 0))
+    put("safetensors", "empty-array", file({"w": array("BOOL", [0, 7], 0, 0)}, 0))
+    put("safetensors", "overlap", file({**two, "x": array("U8", [8], 8, 16)}, 24))
+    put("safetensors", "gap", file({"w": array("U8", [1], 1, 2)}, 2))
+    put("safetensors", "twice", file('{"w":{},"w":{}}', 0))
+    put("safetensors", "huge", file({"w": array("F64", [2**32, 2**32], 0, 0)}, 0))
+    put("safetensors", "deep", file('{"w":' + "[" * 2000, 0))
+    put("safetensors", "length-lie", b"\xff" * 8 + b"{}")
+
+
 def frames() -> None:
     def frame(message: bytes) -> bytes:
         return struct.pack(">I", len(message)) + message
@@ -738,7 +759,8 @@ def main() -> None:
         if not old.name.startswith("found-"):
             old.unlink()
     makers = (objects, npy, frames, fabs, auth, requests, http_response, records, worker_frames)
-    for make in (*makers, keys, run_configs, checkpoints, strategies, mlflow_answers, data):
+    makers += (keys, run_configs, checkpoints, strategies, safetensors, mlflow_answers, data)
+    for make in makers:
         make()
     for folder in sorted(CORPUS.iterdir()):
         files = list(folder.iterdir())

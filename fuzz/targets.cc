@@ -7,6 +7,7 @@ std::span<const Target> Targets() {
       {"object_head", ObjectHead},
       {"object_tree", ObjectTree},
       {"npy_head", NpyHead},
+      {"safetensors", Safetensors},
       {"frames", Frames},
       {"fab_zip", FabZip},
       {"fab_config", FabConfig},

@@ -10,6 +10,7 @@ namespace umbel::fuzz {
 void ObjectHead(std::string_view bytes);
 void ObjectTree(std::string_view bytes);
 void NpyHead(std::string_view bytes);
+void Safetensors(std::string_view bytes);
 void Frames(std::string_view bytes);
 void FabZip(std::string_view bytes);
 void FabConfig(std::string_view bytes);

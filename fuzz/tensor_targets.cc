@@ -12,6 +12,7 @@
 #include "tensor/frame.h"
 #include "tensor/npy.h"
 #include "tensor/object.h"
+#include "tensor/safetensors.h"
 #include "tensor/tree.h"
 
 namespace umbel::fuzz {
@@ -93,6 +94,29 @@ void NpyHead(std::string_view bytes) {
 }
 
 /// The first byte says in which pieces the rest arrives.
+void Safetensors(std::string_view bytes) {
+  const auto size = tensor::SafetensorsHeadSize(bytes.substr(0, 8), bytes.size());
+  if (!size.has_value()) return;
+  UMBEL_CHECK(*size <= bytes.size() - 8);
+  const uint64_t data = bytes.size() - 8 - *size;
+  const auto read = tensor::ParseSafetensorsHead(bytes.substr(8, *size), data);
+  if (!read.has_value()) {
+    UMBEL_CHECK(!read.error().message.empty());
+    return;
+  }
+  uint64_t at = 0;
+  for (const tensor::SafeTensor& tensor : *read) {
+    UMBEL_CHECK(tensor.begin == at && tensor.size <= data - at);
+    at += tensor.size;
+  }
+  UMBEL_CHECK(at == data);
+  // Written again it is read as the same.
+  const auto head = tensor::MakeSafetensorsHead(*read);
+  UMBEL_CHECK(head.has_value());
+  const auto again = tensor::ParseSafetensorsHead(std::string_view(*head).substr(8), data);
+  UMBEL_CHECK(again.has_value() && again->size() == read->size());
+}
+
 void Frames(std::string_view bytes) {
   if (bytes.empty()) return;
   const size_t piece = 1 + static_cast<uint8_t>(bytes[0]);
