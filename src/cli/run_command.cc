@@ -1,4 +1,5 @@
 // `umbel run`: trains an app's ClientApp by native rounds, without any ServerApp.
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,7 +40,8 @@ constexpr const char* kFooter = R"(Examples:
   umbel run . --insecure --initial model.npz --stop-metric accuracy --stop-at-least 0.95
       Ends early, once the nodes' mean accuracy is 0.95.
 
-A model is an .npz file, as np.savez writes it; its names are those of the ArrayRecord.)";
+A model is an .npz file, as np.savez writes it, or a .safetensors file; its names are those of the
+ArrayRecord.)";
 
 constexpr std::chrono::seconds kWatchHold{20};
 
@@ -234,7 +236,7 @@ Result<bool> Follow(SuperLinkClient& client, RunId run_id, bool show) {
 
 Status Start(SuperLinkClient& client, const Values& v, RunId* run_id) {
   UMBEL_ASSIGN(const auto spool, flower::Spool::Create(""));
-  UMBEL_ASSIGN(const flower::ArrayRecord arrays, rounds_client::ReadNpz(v.initial, *spool));
+  UMBEL_ASSIGN(const flower::ArrayRecord arrays, rounds_client::ReadModel(v.initial, *spool));
   pb::StartNativeRunRequest request;
   UMBEL_ASSIGN(*request.mutable_plan(), MakePlan(v));
   UMBEL_ASSIGN(std::string fab, LoadFab(v));
@@ -273,8 +275,10 @@ int RunCommand(int argc, char** argv) {
                  "PEM file of the CAs that are trusted");
   app.set_config("--plan", "",
                  "TOML file with any of these flags: rounds = 10, set = [\"eta=0.1\"]");
-  app.add_option("--initial", v.initial, "The initial model, an .npz file")->required();
-  app.add_option("--out", v.out, "Write the last model to this .npz file (waits for the end)");
+  app.add_option("--initial", v.initial, "The initial model, an .npz or .safetensors file")
+      ->required();
+  app.add_option("--out", v.out,
+                 "Write the last model to this .npz or .safetensors file (waits for the end)");
   app.add_option("--strategy", v.strategy, "Flower's class, in any case: fedavg, FedProx [FedAvg]");
   app.add_option("--rounds", v.rounds, "Rounds [3]");
   app.add_option("--timeout", v.timeout, "Seconds a phase waits for replies [3600]");

@@ -137,7 +137,7 @@ class RealPeers final : public Peers {
                    double created_at, std::stop_token stop) override {
     UMBEL_ASSIGN(Client client, Client::Open(address, stop));
     UMBEL_ASSIGN(const auto spool, flower::Spool::Create(""));
-    UMBEL_ASSIGN(const auto arrays, rounds_client::ReadNpz(npz, *spool));
+    UMBEL_ASSIGN(const auto arrays, rounds_client::ReadModel(npz, *spool));
     return rounds_client::SendModel(*client, {RunId{run.id}, run.token}, arrays, spool, created_at);
   }
 

@@ -1,77 +1,110 @@
 #include "rounds_client/initial_model.h"
 
-#include <zip.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#include <filesystem>
+#include <algorithm>
+#include <cerrno>
 #include <vector>
 
+#include "base/file.h"
 #include "tensor/npy.h"
+#include "tensor/npz_file.h"
 #include "tensor/quote.h"
+#include "tensor/safetensors.h"
 
 namespace umbel::rounds_client {
 namespace {
 
 constexpr size_t kPiece = size_t{1} << 20;
 
-struct Discard {
-  void operator()(zip_t* archive) const { zip_discard(archive); }
-};
-struct Close {
-  void operator()(zip_file_t* file) const { zip_fclose(file); }
-};
+Status Append(flower::Spool& spool, std::span<const char> bytes, flower::ArrayRef& array) {
+  UMBEL_ASSIGN(const flower::FileRange range, spool.Append(bytes));
+  array.pieces.push_back(range);
+  return {};
+}
 
-Result<flower::ArrayRef> ReadEntry(zip_t* archive, zip_uint64_t index, flower::Spool& spool) {
-  const std::unique_ptr<zip_file_t, Close> file(zip_fopen_index(archive, index, 0));
-  if (!file) return Fail(Code::kInvalidArgument, zip_error_strerror(zip_get_error(archive)));
-  flower::ArrayRef array;
+Status Describe(std::string_view descr, const std::vector<uint64_t>& shape,
+                flower::ArrayRef& array) {
   array.stype = "numpy.ndarray";
-  std::string head;
-  std::optional<tensor::NpyHead> npy;
-  std::vector<char> piece(kPiece);
-  for (;;) {
-    const zip_int64_t got = zip_fread(file.get(), piece.data(), piece.size());
-    if (got < 0)
-      return Fail(Code::kInvalidArgument, zip_error_strerror(zip_file_get_error(file.get())));
-    if (got == 0) break;
-    const std::span<const char> bytes(piece.data(), static_cast<size_t>(got));
-    if (!npy) {
-      head.append(bytes.data(), bytes.size());
-      UMBEL_ASSIGN(npy, tensor::ParseNpyHead(head));
-    }
-    UMBEL_ASSIGN(const flower::FileRange range, spool.Append(bytes));
-    array.pieces.push_back(range);
+  UMBEL_ASSIGN(array.dtype, tensor::DtypeName(descr));
+  for (const uint64_t size : shape) array.shape.push_back(static_cast<int64_t>(size));
+  return {};
+}
+
+Result<flower::ArrayRecord> ReadNpz(const std::string& path, flower::Spool& spool) {
+  UMBEL_ASSIGN(const auto file, tensor::NpzFile::Open(path));
+  flower::ArrayRecord record;
+  for (size_t a = 0; a < file.names().size(); ++a) {
+    flower::ArrayRef array;
+    const auto npy =
+        file.Read(a, [&](std::span<const char> bytes) { return Append(spool, bytes, array); });
+    const Status read = npy.ok() ? Describe(npy->dtype, npy->shape, array) : Fail(npy.error());
+    if (!read.ok())
+      return Fail(read.error().code,
+                  fmt::format("'{}': array {}: {}", path, tensor::Quote(file.names()[a]),
+                              read.error().message));
+    record.emplace_back(file.names()[a], std::move(array));
   }
-  if (!npy) return Fail(Code::kInvalidArgument, "it ends within its NPY head");
-  if (array.size() != npy->data_offset + npy->element_count * npy->item_size)
-    return Fail(Code::kInvalidArgument, "its data is not as long as its NPY head says");
-  UMBEL_ASSIGN(array.dtype, tensor::DtypeName(npy->dtype));
-  for (const uint64_t size : npy->shape) array.shape.push_back(static_cast<int64_t>(size));
-  return array;
+  return record;
+}
+
+/// errors  kDataLoss: the file has become shorter.
+Status ReadAt(int fd, const std::string& path, uint64_t offset, std::span<char> out) {
+  while (!out.empty()) {
+    const ssize_t got = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return Fail(SystemError("read", path));
+    if (got == 0) return Fail(Code::kDataLoss, fmt::format("'{}' ends while it is read", path));
+    out = out.subspan(static_cast<size_t>(got));
+    offset += static_cast<uint64_t>(got);
+  }
+  return {};
+}
+
+Result<flower::ArrayRecord> ReadSafetensors(const std::string& path, flower::Spool& spool) {
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat about {};
+  if (!file.valid() || ::fstat(file.get(), &about) != 0) return Fail(SystemError("open", path));
+  const auto wrong = [&](const Error& error) {
+    return Fail(error.code, fmt::format("'{}': {}", path, error.message));
+  };
+  const auto size = static_cast<uint64_t>(about.st_size);
+  std::string length(static_cast<size_t>(std::min<uint64_t>(size, tensor::kSafetensorsLength)), 0);
+  UMBEL_TRY(ReadAt(file.get(), path, 0, length));
+  const auto head_size = tensor::SafetensorsHeadSize(length, size);
+  if (!head_size.ok()) return wrong(head_size.error());
+  std::string head(static_cast<size_t>(*head_size), '\0');
+  UMBEL_TRY(ReadAt(file.get(), path, length.size(), head));
+  const uint64_t data = length.size() + head.size();
+  const auto arrays = tensor::ParseSafetensorsHead(head, size - data);
+  if (!arrays.ok()) return wrong(arrays.error());
+  flower::ArrayRecord record;
+  std::vector<char> piece(kPiece);
+  for (const tensor::SafeTensor& from : *arrays) {
+    flower::ArrayRef array;
+    UMBEL_TRY(Describe(from.descr, from.shape, array));
+    UMBEL_TRY(Append(spool, tensor::MakeNpyHead(from.descr, from.shape), array));
+    for (uint64_t at = 0; at < from.size;) {
+      const auto bytes =
+          std::span(piece).first(static_cast<size_t>(std::min<uint64_t>(kPiece, from.size - at)));
+      UMBEL_TRY(ReadAt(file.get(), path, data + from.begin + at, bytes));
+      UMBEL_TRY(Append(spool, bytes, array));
+      at += bytes.size();
+    }
+    record.emplace_back(from.name, std::move(array));
+  }
+  return record;
 }
 
 }  // namespace
 
-Result<flower::ArrayRecord> ReadNpz(const std::string& path, flower::Spool& spool) {
-  if (!std::filesystem::exists(path))
-    return Fail(Code::kNotFound, fmt::format("there is no file '{}'", path));
-  int code = 0;
-  const std::unique_ptr<zip_t, Discard> archive(zip_open(path.c_str(), ZIP_RDONLY, &code));
-  if (!archive)
-    return Fail(Code::kInvalidArgument,
-                fmt::format("'{}' is not an .npz file, as np.savez writes it", path));
-  flower::ArrayRecord record;
-  const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
-  for (zip_int64_t i = 0; i < count; ++i) {
-    const auto index = static_cast<zip_uint64_t>(i);
-    const char* raw = zip_get_name(archive.get(), index, 0);
-    std::string name = raw == nullptr ? "" : raw;
-    if (name.ends_with(".npy")) name.resize(name.size() - 4);
-    auto array = ReadEntry(archive.get(), index, spool);
-    if (!array.ok())
-      return Fail(array.error().code, fmt::format("'{}': array {}: {}", path, tensor::Quote(name),
-                                                  array.error().message));
-    record.emplace_back(std::move(name), *std::move(array));
-  }
+bool IsSafetensors(std::string_view path) { return path.ends_with(".safetensors"); }
+
+Result<flower::ArrayRecord> ReadModel(const std::string& path, flower::Spool& spool) {
+  UMBEL_ASSIGN(flower::ArrayRecord record,
+               IsSafetensors(path) ? ReadSafetensors(path, spool) : ReadNpz(path, spool));
   if (record.empty()) return Fail(Code::kInvalidArgument, fmt::format("'{}' has no arrays", path));
   return record;
 }

@@ -1,4 +1,4 @@
-// A model in an .npz file as the arrays of a message. Functions.
+// A model in a file as the arrays of a message. Functions.
 #pragma once
 
 #include <memory>
@@ -10,11 +10,14 @@
 
 namespace umbel::rounds_client {
 
-/// The arrays of an .npz file, in its order, under the names np.savez gave them. Their bytes are
-/// copied to `spool`.
+bool IsSafetensors(std::string_view path);
+
+/// The arrays of an .npz file, or of a .safetensors file by its suffix: in its order, under their
+/// names there. Their bytes are copied to `spool`.
 ///
-/// errors  kNotFound; kInvalidArgument: not an .npz file, or an entry is no array of numbers; the
-///         message names file and entry.
-Result<flower::ArrayRecord> ReadNpz(const std::string& path, flower::Spool& spool);
+/// errors  kNotFound; kInvalidArgument: not such a file, or an array is none of numbers; the
+/// message
+///         names file and array.
+Result<flower::ArrayRecord> ReadModel(const std::string& path, flower::Spool& spool);
 
 }  // namespace umbel::rounds_client

@@ -1,10 +1,14 @@
 #include "rounds_client/rounds.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "base/file.h"
 #include "flower/proto_bytes.h"
 #include "flower/record_bytes.h"
 #include "flwr/control.pb.h"
 #include "flwr/runtime.pb.h"
+#include "rounds_client/initial_model.h"
 #include "tensor/frame.h"
 #include "umbel/rounds.pb.h"
 
@@ -15,6 +19,7 @@ namespace pb = ::umbel::rounds;
 
 constexpr double kStartTtl = 3600;  // seconds for the initial model to be taken in
 constexpr std::chrono::seconds kBeyondHold{15};
+constexpr std::chrono::seconds kModelWait{600};  // a SuperLink may have to rewrite it first
 constexpr size_t kFrameMax = size_t{64} << 20;
 constexpr uint64_t kRunsListed = 100;
 
@@ -178,12 +183,26 @@ Status SaveModel(SuperLinkClient& client, RunId run_id, std::optional<uint32_t> 
   pb::GetModelRequest request;
   request.set_run_id(run_id.value);
   if (round) request.set_round(*round);
+  if (IsSafetensors(path)) request.set_format(pb::GetModelRequest::SAFETENSORS);
+  const std::string fresh = path + ".new";
+  const Fd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file.valid()) return Fail(SystemError("create", fresh));
   SuperLinkClient::Call call;
   call.path = "/v1/umbel/get-model";
   call.body = request.SerializeAsString();
+  call.timeout = kModelWait;
   call.answer_max = size_t{1} << 40;
-  UMBEL_ASSIGN(const std::string body, client.Post(call));
-  return WriteFileAtomic(path, body);
+  call.answer_file = file.get();
+  Status saved;
+  if (const auto answer = client.Post(call); !answer.ok()) {
+    saved = Fail(answer.error());
+  } else if (::fsync(file.get()) != 0) {
+    saved = Fail(SystemError("sync", fresh));
+  } else if (::rename(fresh.c_str(), path.c_str()) != 0) {
+    saved = Fail(SystemError("rename", fresh));
+  }
+  if (!saved.ok()) ::unlink(fresh.c_str());
+  return saved;
 }
 
 }  // namespace umbel::rounds_client

@@ -57,7 +57,8 @@ Result<std::vector<rounds::RoundRecord>> WatchRounds(SuperLinkClient& client, Ru
 Result<uint32_t> WatchNodes(SuperLinkClient& client, uint32_t online_min,
                             std::chrono::seconds hold);
 
-/// Writes the model of a round, or the last there is, to an .npz file.
+/// Writes the model of a round, or the last there is, to an .npz file, or by its suffix to a
+/// .safetensors file: as it comes, and `path` is whole or not there.
 Status SaveModel(SuperLinkClient& client, RunId run_id, std::optional<uint32_t> round,
                  const std::string& path);
 

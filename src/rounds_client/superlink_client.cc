@@ -1,15 +1,19 @@
 #include "rounds_client/superlink_client.h"
 
+#include <unistd.h>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <cerrno>
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/file.h"
 #include "flower/errors.h"
 
 namespace umbel::rounds_client {
@@ -27,6 +31,21 @@ std::string TextOf(const http::ClientResponse& response) {
     if (const auto found = json.find(key); found != json.end() && found->is_string())
       text += (text.empty() ? "" : ": ") + found->get<std::string>();
   return text;
+}
+
+Status Write(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(fd, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) {
+      Error error = SystemError("write", "the answer's file");
+      // Not to be tried again, as a server that does not answer is.
+      if (error.code == Code::kUnavailable) error.code = Code::kFailedPrecondition;
+      return Fail(std::move(error));
+    }
+    bytes.remove_prefix(static_cast<size_t>(put));
+  }
+  return {};
 }
 
 class ClientImpl final : public SuperLinkClient {
@@ -76,6 +95,10 @@ class ClientImpl final : public SuperLinkClient {
       const std::lock_guard lock(mutex_);
       if (cancelled_) return Fail(Code::kCancelled, "the call was cancelled");
     }
+    // What an attempt before has left is gone.
+    if (call.answer_file >= 0 &&
+        (::ftruncate(call.answer_file, 0) != 0 || ::lseek(call.answer_file, 0, SEEK_SET) != 0))
+      return Fail(SystemError("empty", "the answer's file"));
     std::optional<Result<http::ClientResponse>> answer;
     auto ask = [&]() -> http::Task<void> {
       http::ClientRequest request("POST", call.path);
@@ -84,6 +107,8 @@ class ClientImpl final : public SuperLinkClient {
       request.body = call.body;
       request.file = call.file;
       request.timeout = call.timeout;
+      if (call.answer_file >= 0)
+        request.sink = [fd = call.answer_file](std::string_view piece) { return Write(fd, piece); };
       answer = co_await client_->Send(request, call.answer_max);
     };
     context_.restart();

@@ -31,6 +31,9 @@ class SuperLinkClient {
     size_t answer_max = size_t{64} << 20;
     /// For how long it is tried again while the SuperLink does not answer.
     std::chrono::seconds patience{60};
+    /// A descriptor: the body of a 200 goes there, from the file's beginning, as it comes. -1: it
+    /// is returned.
+    int answer_file = -1;
   };
   /// The body of a 200.
   /// errors  what the SuperLink says, under the code its status stands for; kUnavailable;

@@ -479,10 +479,14 @@ class Federation:
 
     # ---- the command line -------------------------------------------------------------------
 
-    def umbel_run(self, initial: Mapping[str, object], *flags: object, app: Path = TOY) -> Command:
-        """Start `umbel run` with this initial model; without a ServerApp."""
-        model = self._home / f"{len(self._commands):03d}-initial.npz"
-        np.savez(model, **initial)
+    def umbel_run(
+        self, initial: Mapping[str, object] | Path, *flags: object, app: Path = TOY
+    ) -> Command:
+        """Start `umbel run` with this initial model, or file of one; without a ServerApp."""
+        model = initial
+        if not isinstance(initial, Path):
+            model = self._home / f"{len(self._commands):03d}-initial.npz"
+            np.savez(model, **initial)
         tls = self.server.tls
         where = ["--root-certificates", tls.ca] if tls else ["--insecure"]
         arguments = ["run", app, "--superlink", self.server.address, *where, "--initial", model]

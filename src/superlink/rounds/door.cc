@@ -14,6 +14,7 @@
 #include "superlink/rounds/aggregators.h"
 #include "superlink/rounds/npz.h"
 #include "superlink/rounds/plan.h"
+#include "superlink/rounds/safetensors.h"
 #include "tensor/frame.h"
 #include "umbel/rounds.pb.h"
 
@@ -159,9 +160,21 @@ Task<Status> GetModel(Site& site, Exchange& exchange) {
   if (!known.ok()) co_return Fail(known.error());
   std::optional<uint32_t> round;
   if (request.has_round()) round = request.round();
-  const auto path = FindModel(site.engine.store().directory() + "/models", run_id, round);
+  const std::string models = site.engine.store().directory() + "/models";
+  const auto path = FindModel(models, run_id, round);
   if (!path.ok()) co_return Fail(Code::kNotFound, path.error().message, 404);
-  const Fd file(::open(path->c_str(), O_RDONLY | O_CLOEXEC));
+  Fd file;
+  if (request.format() == pb::GetModelRequest::SAFETENSORS) {
+    const auto make = [npz = *path, models] { return rounds::MakeSafetensors(npz, models); };
+    auto made = co_await OnPool(site, exchange, make);
+    if (!made.ok()) co_return Fail(made.error());
+    file = *std::move(made);
+  } else if (request.format() == pb::GetModelRequest::NPZ) {
+    file = Fd(::open(path->c_str(), O_RDONLY | O_CLOEXEC));
+  } else {
+    co_return WireError(wire::kInvalidRunConfig,
+                        fmt::format("there is no format {} of models", int{request.format()}));
+  }
   struct stat about {};
   if (!file.valid() || ::fstat(file.get(), &about) != 0) co_return Fail(SystemError("open", *path));
   co_return co_await exchange.ReplyFile("application/octet-stream", "", file.get(), 0,

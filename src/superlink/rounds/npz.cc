@@ -57,7 +57,6 @@ zip_int64_t Serve(void* user, void* data, zip_uint64_t length, zip_source_cmd_t 
 struct Discard {
   void operator()(zip_t* archive) const { zip_discard(archive); }
 };
-
 tl::unexpected<Error> Cannot(const std::string& path, zip_error_t* error) {
   const bool full = zip_error_code_system(error) == ENOSPC;
   return Fail(full ? Code::kResourceExhausted : Code::kUnavailable,
