@@ -20,12 +20,13 @@ double TieOf(const StopRules& rules, const flower::MetricRecord& evaluation) {
 void CountRound(const StopRules& rules, const flower::MetricRecord& evaluation,
                 ::umbel::rounds::Progress* progress) {
   const auto value = MetricOf(evaluation, rules.metric);
-  if (!value || std::isnan(*value)) return;  // which is better than nothing, and worse than any
+  if (!value) return;
   const double tie = TieOf(rules, evaluation);
   const bool better =
-      !progress->has_best() ||
-      (rules.smaller_is_better ? *value < progress->best() : *value > progress->best()) ||
-      (*value == progress->best() && tie < progress->best_tie());
+      !std::isnan(*value) &&
+      (!progress->has_best() ||
+       (rules.smaller_is_better ? *value < progress->best() : *value > progress->best()) ||
+       (*value == progress->best() && tie < progress->best_tie()));
   if (!better) {
     progress->set_rounds_without_better(progress->rounds_without_better() + 1);
     return;
@@ -45,8 +46,10 @@ std::string WhyStop(const StopRules& rules, const flower::MetricRecord& evaluati
   if (value && rules.at_most && *value <= *rules.at_most)
     return fmt::format("{} {} is at most {}", rules.metric, *value, *rules.at_most);
   if (rules.patience > 0 && progress.rounds_without_better() >= rules.patience)
-    return fmt::format("no {} better than {} for {} rounds", rules.metric, progress.best(),
-                       rules.patience);
+    return progress.has_best()
+               ? fmt::format("no {} better than {} for {} rounds", rules.metric, progress.best(),
+                             rules.patience)
+               : fmt::format("no {} that is a number for {} rounds", rules.metric, rules.patience);
   if (rules.seconds > 0 && now - progress.started_at() >= rules.seconds)
     return fmt::format("{:g} s are over", rules.seconds);
   return "";

@@ -56,5 +56,31 @@ TEST(CountRound, WithoutATieMetricTheFirstOfEqualsStays) {
   EXPECT_EQ(progress.best_round(), 1u);
 }
 
+TEST(CountRound, WhatIsNoNumberUsesUpPatience) {
+  StopRules rules;
+  rules.metric = "accuracy";
+  rules.patience = 2;
+  ::umbel::rounds::Progress progress;
+  const auto count = [&](double accuracy) {
+    progress.set_round(progress.round() + 1);
+    CountRound(rules, {{"accuracy", accuracy}}, &progress);
+    return WhyStop(rules, {{"accuracy", accuracy}}, progress, 0);
+  };
+  EXPECT_EQ(count(kNan), "");
+  EXPECT_EQ(count(kNan), "no accuracy that is a number for 2 rounds");
+  EXPECT_EQ(count(0.5), "");
+  EXPECT_EQ(count(kNan), "");
+  EXPECT_EQ(count(kNan), "no accuracy better than 0.5 for 2 rounds");
+}
+
+TEST(CountRound, RoundsWithoutTheMetricDoNotCount) {
+  StopRules rules;
+  rules.metric = "accuracy";
+  rules.patience = 1;
+  ::umbel::rounds::Progress progress;
+  CountRound(rules, {{"loss", 1.0}}, &progress);
+  EXPECT_EQ(WhyStop(rules, {{"loss", 1.0}}, progress, 0), "");
+}
+
 }  // namespace
 }  // namespace umbel::superlink::rounds
