@@ -172,8 +172,8 @@ Task<Status> GetModel(Site& site, Exchange& exchange) {
   } else if (request.format() == pb::GetModelRequest::NPZ) {
     file = Fd(::open(path->c_str(), O_RDONLY | O_CLOEXEC));
   } else {
-    co_return WireError(wire::kInvalidRunConfig,
-                        fmt::format("there is no format {} of models", int{request.format()}));
+    co_return Fail(Code::kInvalidArgument,
+                   fmt::format("there is no format {} of models", int{request.format()}), 400);
   }
   struct stat about {};
   if (!file.valid() || ::fstat(file.get(), &about) != 0) co_return Fail(SystemError("open", *path));

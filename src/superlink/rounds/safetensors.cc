@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "superlink/rounds/model.h"
 #include "tensor/npz_file.h"
 #include "tensor/quote.h"
 #include "tensor/safetensors.h"
