@@ -83,7 +83,9 @@ ContentStart FindContent(std::string_view bytes) {
 class Intake {
  public:
   Intake(Site& site, RunId run_id, uint64_t size, bool keep)
-      : site_(site), run_id_(run_id), size_(size), keep_(keep) {}
+      : site_(site), run_id_(run_id), size_(size), keep_(keep) {
+    if (size_ >= kInlineMax) transfer_.emplace(site.hashes);
+  }
   ~Intake() {
     if (extent_) site_.engine.segments().Free(*extent_);
   }
@@ -99,11 +101,11 @@ class Intake {
   /// The next bytes, hashed and stored. They are borrowed meanwhile.
   Task<Status> Add(std::span<const char> bytes) {
     const std::string_view view(bytes.data(), bytes.size());
-    if (size_ < kInlineMax) {
+    if (transfer_) {
+      co_await transfer_->Add(hash_, view);
+    } else {
       const tensor::HashPiece alone{&hash_, view, nullptr};
       tensor::HashPieces({&alone, 1});
-    } else {
-      co_await site_.hashes.Add(hash_, view);
     }
     if (!head_known_ && !malformed_) ReadHead(view);
     if (extent_) {
@@ -157,6 +159,7 @@ class Intake {
   const uint64_t size_;
   const bool keep_;
   tensor::HashStream hash_;
+  std::optional<HashQueue::Transfer> transfer_;  // of one that is not small
   std::optional<store::Extent> extent_;
   std::string small_;
   std::string head_;
@@ -283,14 +286,18 @@ Task<Status> ReceiveObject(Site& site, Exchange& exchange, Authorize authorize) 
   uint64_t left = start.size;
   size_t at = start.begin;
   while (left > 0) {
-    if (at == filled) {
-      UMBEL_CO_ASSIGN(filled, co_await exchange.ReadSome(piece));
-      at = 0;
-      if (filled == 0)
+    if (at == filled) at = filled = 0;
+    // Whole pieces: those that are hashed side by side should be of one length.
+    const size_t take = static_cast<size_t>(std::min<uint64_t>(left, piece.size() - at));
+    while (filled - at < take) {
+      UMBEL_CO_ASSIGN(const size_t got,
+                      co_await exchange.ReadSome({piece.data() + filled, piece.size() - filled}));
+      if (got == 0)
         co_return WireError(wire::kBadProtobuf,
-                            fmt::format("object_content ends {} bytes early", left));
+                            fmt::format("object_content ends {} bytes early",
+                                        left - static_cast<uint64_t>(filled - at)));
+      filled += got;
     }
-    const size_t take = static_cast<size_t>(std::min<uint64_t>(left, filled - at));
     UMBEL_CO_TRY(co_await intake.Add({piece.data() + at, take}));
     at += take;
     left -= take;
