@@ -6,7 +6,7 @@
 #include <memory>
 #include <typeinfo>
 
-#include "flower/utf8.h"
+#include "base/utf8.h"
 #include "supernode/host.h"
 
 namespace umbel::clientapp {
@@ -18,9 +18,9 @@ constexpr size_t kTextMax = 4096;
 
 MessageError Raised(std::string_view type, std::string_view text) {
   const std::string_view part = text.substr(0, kTextMax);
-  const std::string_view whole = part.substr(0, flower::WholeCharacters(part));
+  const std::string_view whole = part.substr(0, WholeCharacters(part));
   return {static_cast<int64_t>(supernode::ReplyError::kRaised),
-          flower::ValidUtf8(fmt::format("<class '{}'>:<'{}'>", type, whole))};
+          ValidUtf8(fmt::format("<class '{}'>:<'{}'>", type, whole))};
 }
 
 MessageError Raised(const Error& error) { return Raised("umbel::Error", error.ToString()); }

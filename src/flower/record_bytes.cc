@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "flower/utf8.h"
+#include "base/utf8.h"
 #include "tensor/quote.h"
 
 namespace umbel::flower {

@@ -2,8 +2,8 @@
 
 #include <utility>
 
+#include "base/utf8.h"
 #include "flower/toml_lexer.h"
-#include "flower/utf8.h"
 #include "tensor/quote.h"
 
 namespace umbel::flower {

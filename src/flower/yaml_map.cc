@@ -4,7 +4,7 @@
 #include <array>
 #include <vector>
 
-#include "flower/utf8.h"
+#include "base/utf8.h"
 #include "tensor/quote.h"
 
 namespace umbel::flower {

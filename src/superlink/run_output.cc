@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <string_view>
 
-#include "flower/utf8.h"
+#include "base/utf8.h"
 
 namespace umbel::superlink {
 namespace {
@@ -37,9 +37,9 @@ void RunOutput::Drain(bool to_the_end) {
     const ssize_t n = ::pread(file_.get(), piece.data(), piece.size(), static_cast<off_t>(offset_));
     if (n <= 0) return;
     const std::string_view raw(piece.data(), static_cast<size_t>(n));
-    const size_t take = to_the_end ? raw.size() : flower::WholeCharacters(raw);
+    const size_t take = to_the_end ? raw.size() : WholeCharacters(raw);
     if (take == 0) return;
-    std::string text = flower::ValidUtf8(raw.substr(0, take));
+    std::string text = ValidUtf8(raw.substr(0, take));
     offset_ += take;
     recent_ += text;
     if (recent_.size() > kRecentMax) recent_.erase(0, recent_.size() - kRecentMax);
@@ -53,7 +53,7 @@ std::string RunOutput::last_line() const {
   if (end == std::string::npos) return "";
   const size_t newline = recent_.find_last_of('\n', end);
   const size_t start = newline == std::string::npos ? 0 : newline + 1;
-  return flower::ValidUtf8(std::string_view(recent_).substr(start, end - start + 1));
+  return ValidUtf8(std::string_view(recent_).substr(start, end - start + 1));
 }
 
 bool RunOutput::EndsUnheard() const {

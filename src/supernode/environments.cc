@@ -15,8 +15,8 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "flower/toml.h"
-#include "flower/utf8.h"
 #include "http/tasks.h"
 #include "supernode/environment.h"
 #include "supernode/hosts/app_process.h"
@@ -374,7 +374,7 @@ class EnvironmentsImpl final : public Environments {
 
   void Printed(Ran& ran, std::string_view line, bool log) const {
     if (line.find_first_not_of(" \t") == line.npos) return;
-    std::string text = flower::ValidUtf8(line);
+    std::string text = ValidUtf8(line);
     const uint64_t limit = options_.limits.output_bytes;
     ran.printed += text.size();
     if (log && (limit == 0 || ran.printed <= limit)) LogInfo("uv", {{"text", text}});

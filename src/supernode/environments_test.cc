@@ -1,6 +1,7 @@
 // With a shell script in place of the interpreter, which says what it was asked and does what a
 // test wants of uv.
 #include "supernode/environments.h"
+#include "base/utf8.h"
 
 #include <signal.h>
 #include <sys/stat.h>
@@ -13,7 +14,6 @@
 
 #include "base/file.h"
 #include "base/testing.h"
-#include "flower/utf8.h"
 #include "process/cgroup.h"
 #include "process/confine_testing.h"
 #include "supernode/fleet_testing.h"
@@ -220,7 +220,7 @@ TEST_F(EnvironmentsTest, AFailureIsToldAtOnceToItsRunAndTriedAgainForAnother) {
       << reason;
   EXPECT_TRUE(reason.ends_with("\xc3\xa9\nno ? such-package")) << reason;
   EXPECT_LT(reason.size(), 1400u);
-  EXPECT_TRUE(flower::IsUtf8(reason));
+  EXPECT_TRUE(IsUtf8(reason));
   EXPECT_EQ(Get(std::move(together)).error().message, reason);
   EXPECT_TRUE(Kept().empty());
 

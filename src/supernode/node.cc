@@ -10,9 +10,9 @@
 #include <set>
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "flower/errors.h"
 #include "flower/node_signer.h"
-#include "flower/utf8.h"
 #include "supernode/parallel.h"
 #include "supernode/slots.h"
 #include "tensor/tree.h"
@@ -483,7 +483,7 @@ class NodeImpl final : public Node {
                             std::string reason) {
     ::unlink(Path(id, "out").c_str());
     UMBEL_ASSIGN(auto spool, Spool::Create(Path(id, "out")));
-    reason = flower::ValidUtf8(reason);  // a SuperLink or a host said it
+    reason = ValidUtf8(reason);  // a SuperLink or a host said it
     Outcome outcome;
     UMBEL_ASSIGN(
         outcome.reply,

@@ -9,7 +9,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 
 #include "base/log.h"
-#include "flower/utf8.h"
+#include "base/utf8.h"
 
 namespace umbel::supernode {
 namespace {
@@ -101,9 +101,9 @@ void AppOutput::Take(std::string_view bytes) {
 
 void AppOutput::Line(std::string_view line) {
   if (line.empty()) return;
-  const std::string text = flower::ValidUtf8(line);
+  const std::string text = ValidUtf8(line);
   const std::string_view front = std::string_view(text).substr(0, kLastLineMax);
-  last_line_ = front.substr(0, flower::WholeCharacters(front));
+  last_line_ = front.substr(0, WholeCharacters(front));
   LogInfo("ClientApp", {{"of", tag_}, {"text", text}});
 }
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "flower/utf8.h"
+#include "base/utf8.h"
 #include "tensor/quote.h"
 
 namespace umbel::supernode {
@@ -52,7 +52,7 @@ class Encoder {
   }
 
   Status WriteText(std::string_view text) {
-    if (!flower::IsUtf8(text))
+    if (!IsUtf8(text))
       return Fail(Code::kInvalidArgument, fmt::format("text {} is not UTF-8", tensor::Quote(text)));
     return WriteBytes(text);
   }
@@ -148,7 +148,7 @@ class Decoder {
   }
   Result<std::string> Text() {
     UMBEL_ASSIGN(std::string text, Raw());
-    if (!flower::IsUtf8(text)) return Bad(fmt::format("{} is not UTF-8", tensor::Quote(text)));
+    if (!IsUtf8(text)) return Bad(fmt::format("{} is not UTF-8", tensor::Quote(text)));
     return text;
   }
 
