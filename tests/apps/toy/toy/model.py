@@ -39,7 +39,7 @@ def train(arrays, seed, site, server_round):
 
 def checksum(arrays):
     """A number that is exact in float64 and changes with any of the first 64 weights."""
-    head = np.asarray(next(iter(arrays.values()))).ravel()[:64].astype(np.float64)
+    head = np.asarray(arrays["weights" if "weights" in arrays else "0"]).ravel()[:64].astype(np.float64)
     return float(np.dot(head, np.arange(1, head.size + 1)))
 
 
