@@ -91,7 +91,11 @@ class Request {
 /// Not an aggregate: see http::Response.
 struct Answer {
   explicit Answer(json b, int s = 200) : body(std::move(b)), status(s) {}
-  Answer(const char* key, json value) : body(json::object()) { body[key] = std::move(value); }
+  static Answer Of(const char* key, json value) {
+    json object = json::object();
+    object[key] = std::move(value);
+    return Answer(std::move(object));
+  }
 
   json body;
   int status = 200;
@@ -175,7 +179,7 @@ class ApiImpl final : public Api {
     const std::string path(exchange.path());
     const std::string query(exchange.query());
     const bool get = exchange.method() == "GET" || exchange.method() == "HEAD";
-    if (path == "/health" && get) co_return Answer("status", "ok");
+    if (path == "/health" && get) co_return Answer::Of("status", "ok");
     constexpr std::string_view kRoot = "/api/v1/";
     if (!path.starts_with(kRoot))
       co_return Fail(Code::kNotFound, fmt::format("there is nothing at '{}'", path.substr(0, 100)));
@@ -192,7 +196,7 @@ class ApiImpl final : public Api {
     if (what == "nodes" && request.parts.size() == 1) {
       json nodes = json::array();
       for (const auto& node : manager_.Nodes()) nodes.push_back(ToJson(node));
-      co_return Answer("nodes", std::move(nodes));
+      co_return Answer::Of("nodes", std::move(nodes));
     }
     if (what == "tracking" && request.parts.size() == 1) {
       const std::string customer = request.Text("customer").value_or("Admin");
@@ -206,7 +210,7 @@ class ApiImpl final : public Api {
     if (what == "changes" && request.parts.size() == 1)
       co_return co_await Changes(exchange, request);
     if (what == "version" && request.parts.size() == 1)
-      co_return Answer("version", std::string(kVersion));
+      co_return Answer::Of("version", std::string(kVersion));
     co_return Fail(Code::kNotFound, fmt::format("there is nothing at '{}'", path.substr(0, 100)));
   }
 
@@ -225,7 +229,7 @@ class ApiImpl final : public Api {
       UMBEL_CO_ASSIGN(const auto projects, co_await OnPool(exchange, look));
       json list = json::array();
       for (const auto& project : projects) list.push_back(ToJson(project));
-      co_return Answer("projects", std::move(list));
+      co_return Answer::Of("projects", std::move(list));
     }
     const std::string name = parts.size() > 1 ? parts[1] : "";
     const std::string part = parts.size() > 2 ? parts[2] : "";
@@ -275,7 +279,7 @@ class ApiImpl final : public Api {
                     co_await Held(exchange, request, look, std::chrono::milliseconds(0)));
     json list = json::array();
     for (const auto& entry : entries) list.push_back(ToJson(entry));
-    co_return Answer("entries", std::move(list));
+    co_return Answer::Of("entries", std::move(list));
   }
 
   Task<Result<Answer>> Services(Exchange& exchange, const Request& request) {
@@ -285,7 +289,7 @@ class ApiImpl final : public Api {
       UMBEL_CO_ASSIGN(const auto services, co_await OnPool(exchange, look));
       json list = json::array();
       for (const auto& view : services) list.push_back(ToJson(view));
-      co_return Answer("services", std::move(list));
+      co_return Answer::Of("services", std::move(list));
     }
     if (request.parts.size() != 3 || request.parts[2] != "logs")
       co_return Fail(Code::kNotFound, "a service has logs: /api/v1/services/NAME/logs");
@@ -316,7 +320,7 @@ class ApiImpl final : public Api {
     };
     UMBEL_CO_ASSIGN(const Version version,
                     co_await Held(exchange, request, look, std::chrono::milliseconds(0)));
-    co_return Answer("version", version.number);
+    co_return Answer::Of("version", version.number);
   }
 
   const ApiOptions options_;
