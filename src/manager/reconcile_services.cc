@@ -155,8 +155,12 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
   applied_.erase(name);
   UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
     UMBEL_TRY(DeleteInstance(db, instance.service_id, instance.number));
+    // Others may have gone since the last look.
+    UMBEL_ASSIGN(const std::vector<Instance> left, ListInstances(db));
+    for (const Instance& other : left)
+      if (other.service_id == instance.service_id) return {};
     for (const Service& service : view_.services) {
-      if (service.id != instance.service_id || InstancesOf(service).size() > 1) continue;
+      if (service.id != instance.service_id) continue;
       Service gone = service;
       gone.gone = true;
       UMBEL_TRY(PutService(db, gone));

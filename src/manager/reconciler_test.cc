@@ -47,6 +47,8 @@ TEST(Reconciler, TakesAProjectThroughAllStages) {
   ExpectHas(world.Words(id), ("Aggregator tasks completed successfully.\n"
                               "accuracy: 0.8\nloss: 0.5\nround: 2\n"));
   ExpectHas(Joined(world.Timeline(id)), "2 learners are with aggr");
+  for (const char* service : {"aggr", "flearner", "aggrmodel"})
+    ExpectHas(Joined(world.Timeline(id)), service + ShortHash(id) + " is removed");
   const auto started = world.ground().Started();
   EXPECT_EQ(std::count_if(started.begin(), started.end(),
                           [](const auto& name) { return name.starts_with("flearner"); }),
