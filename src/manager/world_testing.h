@@ -131,7 +131,7 @@ class FakeTracker final : public tracking::Tracker {
     return "mlflow-" + run;
   }
   std::optional<std::string> ExperimentIdOf(const std::string&) override { return "1"; }
-  tracking::TrackerState state() override { return {0, mlflow_.down ? "nobody answers" : ""}; }
+  tracking::TrackerState state() override { return {0, 0, mlflow_.down ? "nobody answers" : ""}; }
   Status Flush(std::chrono::milliseconds) override { return {}; }
   void Watch(std::shared_ptr<Wakeable>) override {}
 
