@@ -50,24 +50,26 @@ std::string Decode(std::string_view text) {
   return out;
 }
 
+/// Cuts off what stands before the first `mark`, and the mark.
+std::string_view Cut(std::string_view& text, char mark) {
+  const size_t end = text.find(mark);
+  const std::string_view head = text.substr(0, end);
+  text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+  return head;
+}
+
 class Request {
  public:
   Request(std::string_view path, std::string_view query) : query_(query) {
-    while (!path.empty()) {
-      const size_t slash = std::min(path.find('/'), path.size());
-      if (slash > 0) parts.push_back(Decode(path.substr(0, slash)));
-      path.remove_prefix(std::min(slash + 1, path.size()));
-    }
+    while (!path.empty())
+      if (const std::string_view part = Cut(path, '/'); !part.empty())
+        parts.push_back(Decode(part));
   }
 
   std::optional<std::string> Text(std::string_view key) const {
     for (std::string_view rest = query_; !rest.empty();) {
-      const size_t end = std::min(rest.find('&'), rest.size());
-      const std::string_view pair = rest.substr(0, end);
-      rest.remove_prefix(std::min(end + 1, rest.size()));
-      const size_t equals = std::min(pair.find('='), pair.size());
-      if (Decode(pair.substr(0, equals)) == key)
-        return Decode(pair.substr(std::min(equals + 1, pair.size())));
+      std::string_view value = Cut(rest, '&');
+      if (Decode(Cut(value, '=')) == key) return Decode(value);
     }
     return std::nullopt;
   }
