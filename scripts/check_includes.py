@@ -28,12 +28,12 @@ ROOMS: dict[str, set[str]] = {
     "orchestrator": {"base", "process"},
     "manager": {
         "base", "process", "tensor", "store", "http", "flower", "orchestrator", "tracking",
-        "rounds_client",
+        "rounds_client", "dataset",
     },
-    "doors": {"base", "http", "orchestrator", "tracking", "manager"},
+    "doors": {"base", "http", "flower", "orchestrator", "tracking", "manager"},
     "cli": {
         "base", "http", "tensor", "flower", "store", "superlink", "supernode", "rounds_client",
-        "orchestrator", "manager", "doors",
+        "orchestrator", "manager", "doors", "process", "dataset",
     },
     "clientapp": {"base", "tensor", "flower", "http", "supernode", "cli"},
 }

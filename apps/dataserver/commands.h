@@ -8,5 +8,7 @@ int PutCommand(int argc, char** argv);
 int ListCommand(int argc, char** argv);
 int DropCommand(int argc, char** argv);
 int MockCommand(int argc, char** argv);
+int AssignCommand(int argc, char** argv);
+int ReleaseCommand(int argc, char** argv);
 
 }  // namespace umbel::dataserver

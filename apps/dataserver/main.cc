@@ -18,6 +18,8 @@ Commands:
   put      Send a .parquet or .csv file to a data server, under a tag
   list     Show what a data server has
   drop     Remove a file from a data server
+  assign   Give a learner its part of the data, by a socket of its own
+  release  Take a learner's part back
   mock     Cut Fashion-MNIST or digits into partitions and send them to data servers
 
 Other:
@@ -35,6 +37,8 @@ int main(int argc, char** argv) {
   if (command == "list") return ListCommand(argc - 1, argv + 1);
   if (command == "drop") return DropCommand(argc - 1, argv + 1);
   if (command == "mock") return MockCommand(argc - 1, argv + 1);
+  if (command == "assign") return AssignCommand(argc - 1, argv + 1);
+  if (command == "release") return ReleaseCommand(argc - 1, argv + 1);
   if (command == "--version" || command == "-V") {
     fmt::print("umbel-dataserver {}\n", umbel::kVersion);
     return 0;

@@ -1,7 +1,6 @@
 #include "dataserver/learner_sockets.h"
 
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +12,6 @@
 #include "dataserver/read_service.h"
 #include "dataset/names.h"
 #include "tensor/quote.h"
-#include "tensor/sha256.h"
 
 namespace umbel::dataserver {
 namespace {
@@ -23,7 +21,6 @@ using std::chrono::system_clock;
 using tensor::Quote;
 
 constexpr std::chrono::milliseconds kReleaseGrace{500};
-constexpr size_t kKeyDigits = 12;
 constexpr const char* kSocketName = "/data.sock";
 constexpr size_t kTagsShownMax = 20;
 
@@ -112,11 +109,6 @@ class LearnerSockets::Socket {
   bool serving_ = false;
 };
 
-bool LearnerSockets::Fits(std::string_view folder) {
-  return folder.size() + 1 + kKeyDigits + std::string_view(kSocketName).size() <
-         sizeof(sockaddr_un::sun_path);
-}
-
 LearnerSockets::LearnerSockets(Options options, Shelf& shelf)
     : options_(std::move(options)), shelf_(shelf) {}
 LearnerSockets::~LearnerSockets() = default;
@@ -140,9 +132,8 @@ Result<std::unique_ptr<LearnerSockets>> LearnerSockets::Open(Options options, Sh
 }
 
 std::string LearnerSockets::FolderOf(const std::string& project, const std::string& learner) const {
-  const std::string key =
-      json({project, learner}).dump(-1, ' ', false, json::error_handler_t::replace);
-  return options_.sockets + "/" + tensor::Sha256Of(key).Hex().substr(0, kKeyDigits);
+  const std::string socket = dataset::LearnerSocket(options_.sockets, project, learner);
+  return socket.substr(0, socket.rfind('/'));
 }
 
 Status LearnerSockets::Serve(const dataset::Assignment& assignment) {

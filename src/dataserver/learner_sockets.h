@@ -25,9 +25,6 @@ class LearnerSockets {
     size_t learners_max = 64;
   };
 
-  /// Whether sockets in this folder have paths that are not too long for the kernel.
-  static bool Fits(std::string_view folder);
-
   /// Every learner that had a socket has it again.
   static Result<std::unique_ptr<LearnerSockets>> Open(Options options, Shelf& shelf);
   ~LearnerSockets();

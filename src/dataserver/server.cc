@@ -18,6 +18,7 @@
 #include "dataserver/arrow_status.h"
 #include "dataserver/learner_sockets.h"
 #include "dataserver/main_service.h"
+#include "dataset/names.h"
 #include "dataset/tokens.h"
 #include "tensor/sha256.h"
 
@@ -91,13 +92,13 @@ Result<std::string> ShortFolder(const std::string& own) {
 Result<std::string> SocketsFolder(const Options& options, const std::string& own) {
   if (options.learner_sockets.empty()) {
     const std::string folder = own + "/sockets";
-    if (LearnerSockets::Fits(folder)) return folder;
+    if (dataset::LearnerSocketsFit(folder)) return folder;
     return ShortFolder(own);
   }
   std::error_code error;
   const std::string folder =
       std::filesystem::absolute(options.learner_sockets, error).lexically_normal();
-  if (LearnerSockets::Fits(folder)) return folder;
+  if (dataset::LearnerSocketsFit(folder)) return folder;
   return Fail(Code::kInvalidArgument,
               fmt::format("--learner-sockets '{}': a path too long for sockets", folder));
 }

@@ -1,9 +1,13 @@
 #include "dataset/names.h"
 
+#include <sys/un.h>
+
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/utf8.h"
 #include "tensor/quote.h"
+#include "tensor/sha256.h"
 
 namespace umbel::dataset {
 namespace {
@@ -12,6 +16,8 @@ using tensor::Quote;
 
 constexpr std::string_view kSuffix = ".parquet";
 constexpr size_t kDigestDigits = 32;
+constexpr size_t kKeyDigits = 12;
+constexpr std::string_view kSocketName = "/data.sock";
 
 bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
 
@@ -58,6 +64,19 @@ std::string_view TagOf(std::string_view name) {
 
 std::string FileName(std::string_view tag, std::string_view digest) {
   return fmt::format("{}.{}{}", tag, digest, kSuffix);
+}
+
+std::string LearnerSocket(const std::string& sockets, const std::string& project,
+                          const std::string& learner) {
+  using nlohmann::json;
+  const std::string key =
+      json({project, learner}).dump(-1, ' ', false, json::error_handler_t::replace);
+  return fmt::format("{}/{}{}", sockets, tensor::Sha256Of(key).Hex().substr(0, kKeyDigits),
+                     kSocketName);
+}
+
+bool LearnerSocketsFit(std::string_view sockets) {
+  return sockets.size() + 1 + kKeyDigits + kSocketName.size() < sizeof(sockaddr_un::sun_path);
 }
 
 }  // namespace umbel::dataset

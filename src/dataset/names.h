@@ -27,4 +27,10 @@ std::string_view TagOf(std::string_view name);
 
 std::string FileName(std::string_view tag, std::string_view digest);
 
+/// Where a data server whose folder for learners' sockets is `sockets` serves one learner.
+std::string LearnerSocket(const std::string& sockets, const std::string& project,
+                          const std::string& learner);
+/// Whether such paths are not too long for the kernel.
+bool LearnerSocketsFit(std::string_view sockets);
+
 }  // namespace umbel::dataset

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "dataset/names.h"
 #include "manager/child.h"
 #include "manager/names.h"
 
@@ -83,6 +84,10 @@ std::string ResultFile(const Options& options, const std::string& project,
   return fmt::format("{}/{}.json", FolderOf(options, project), step);
 }
 
+std::string MockFile(const Options& options, const Service& service) {
+  return fmt::format("{}/mocks/{}.json", options.state, service.id);
+}
+
 InstanceSpec BuilderSpec(const Options& options, const Project& project, const Sla& sla,
                          const Service& service) {
   InstanceSpec spec = Step(options, project, sla, service, 0, options.python, "build");
@@ -156,11 +161,47 @@ InstanceSpec LearnerSpec(const Options& options, const Project& project, const S
   for (const std::string& tag : sla.data_tags) tags += (tags.empty() ? "" : ",") + tag;
   spec.environment.push_back("ML_MODEL_FLAVOR=" + sla.flavor);
   spec.environment.push_back("UMBEL_DATA_TAGS=" + tags);
+  if (!options.dataserver.empty())
+    spec.environment.push_back("UMBEL_DATA=grpc+unix://" +
+                               dataset::LearnerSocket(options.sockets, project.id, spec.name));
+  if (options.isolated) spec.arguments.push_back("--no-network");
   spec.environment.push_back(fmt::format("UMBEL_LEARNER={}", number));
   spec.addons = {"FLOps-learner"};
   spec.resources.memory_bytes = std::max(sla.memory_mb, options.python_memory_mb) * kMegabyte;
   spec.resources.cpu_millicores = sla.vcpus * 1000;
   spec.resources.storage_bytes = sla.storage_mb * kMegabyte;
+  return spec;
+}
+
+InstanceSpec DataSpec(const Options& options, const Service& service, const std::string& node) {
+  InstanceSpec spec = Base(service, 0);
+  const std::string folder = fmt::format("{}/data/{}", options.state, node);
+  spec.arguments = {
+      options.dataserver,           "serve",      "--host", kLoopback,           "--port",
+      std::to_string(service.port), "--data-dir", folder,   "--learner-sockets", options.sockets};
+  spec.environment = PlainEnvironment(folder);
+  spec.node = node;
+  return spec;
+}
+
+std::string DataLocation(const Service& service) {
+  return fmt::format("grpc://{}:{}", kLoopback, service.port);
+}
+
+InstanceSpec MockSpec(const Options& options, const MockSla& mock, const Service& service,
+                      const std::vector<std::string>& locations) {
+  InstanceSpec spec = Base(service, 0);
+  spec.arguments = {options.dataserver,
+                    "mock",
+                    "--dataset",
+                    mock.dataset,
+                    "--partitions",
+                    std::to_string(mock.partitions),
+                    "--tag",
+                    mock.tag};
+  for (const std::string& location : locations)
+    spec.arguments.insert(spec.arguments.end(), {"--to", location});
+  spec.environment = PlainEnvironment(options.state);
   return spec;
 }
 

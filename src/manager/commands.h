@@ -19,6 +19,9 @@ std::string FolderOfTracking(const Options& options, const std::string& customer
 /// JSON that a Python step of the project writes: "build", "initial", "log".
 std::string ResultFile(const Options& options, const std::string& project, const std::string& step);
 
+/// The document of a mock data provider.
+std::string MockFile(const Options& options, const Service& service);
+
 InstanceSpec BuilderSpec(const Options& options, const Project& project, const Sla& sla,
                          const Service& service);
 InstanceSpec InitialSpec(const Options& options, const Project& project, const Sla& sla,
@@ -33,6 +36,12 @@ InstanceSpec AggregatorSpec(const Options& options, const Project& project, cons
 /// superlink  "host:port".
 InstanceSpec LearnerSpec(const Options& options, const Project& project, const Sla& sla,
                          const Service& service, uint32_t number, const std::string& superlink);
+/// A node's data server.
+InstanceSpec DataSpec(const Options& options, const Service& service, const std::string& node);
+std::string DataLocation(const Service& service);
+/// What fills data servers with a known data set.
+InstanceSpec MockSpec(const Options& options, const MockSla& mock, const Service& service,
+                      const std::vector<std::string>& locations);
 InstanceSpec TrackingSpec(const Options& options, const Service& service,
                           const std::string& python);
 InstanceSpec ServingSpec(const Options& options, const Project& project, const Service& service,

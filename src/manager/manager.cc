@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/lock_file.h"
 #include "base/log.h"
+#include "manager/commands.h"
 #include "manager/jobs.h"
 #include "manager/reconciler.h"
 #include "manager/store.h"
@@ -83,7 +84,7 @@ class ManagerImpl final : public Manager {
     UMBEL_TRY(MakeDirectories(options_.state));
     UMBEL_ASSIGN(LockFile lock, LockFile::Take(options_.state + "/manager.lock", options_.state));
     lock_ = std::make_unique<LockFile>(std::move(lock));
-    for (const char* folder : {"projects", "logs", "secrets", "tracking", "environments"})
+    for (const char* folder : {"projects", "logs", "secrets", "tracking", "environments", "mocks"})
       UMBEL_TRY(MakeDirectories(options_.state + "/" + folder));
     UMBEL_ASSIGN(store_, Store::Open(options_.state + "/manager.db"));
     reconciler_ = std::make_unique<Reconciler>(
@@ -144,6 +145,40 @@ class ManagerImpl final : public Manager {
     return project;
   }
 
+  Result<Service> Mock(std::string_view text) override {
+    UMBEL_ASSIGN(const MockSla mock, ParseMockSla(text));
+    if (options_.dataserver.empty())
+      return Fail(Code::kFailedPrecondition,
+                  "there are no data servers here: umbel-dataserver is not beside umbel");
+    Service service;
+    service.id = ids_.Next();
+    service.kind = Kind::kMock;
+    service.customer = mock.customer;
+    service.created_at = clock_.Now();
+    UMBEL_TRY(WriteFileDurable(MockFile(options_, service), std::string(text)));
+    UMBEL_TRY(store_->Write([&](Connection& db) -> Status {
+      UMBEL_ASSIGN(const std::vector<App> apps, ListApps(db));
+      for (const App& app : apps)
+        if (app.name == "helper" && app.customer == mock.customer) service.app_id = app.id;
+      if (service.app_id.empty()) {
+        service.app_id = ids_.Next();
+        UMBEL_TRY(InsertApp(db, {service.app_id, "helper", "helper", mock.customer, ""}));
+      }
+      // FLOps gives all mock data providers of a user one name.
+      UMBEL_ASSIGN(const std::vector<Service> services, ListServices(db, true));
+      const std::string plain = "mockdp" + ShortHash(service.app_id);
+      service.name = plain;
+      for (uint32_t i = 2; std::any_of(services.begin(), services.end(),
+                                       [&](const Service& s) { return s.name == service.name; });
+           ++i)
+        service.name = fmt::format("{}-{}", plain, i);
+      return PutService(db, service);
+    }));
+    LogInfo("mock data wanted", {{"service", service.name}, {"customer", mock.customer}});
+    bell_->Wake();
+    return service;
+  }
+
   Result<std::vector<Project>> List() override {
     return store_->Read([](Connection& db) { return ListProjects(db); });
   }
@@ -183,7 +218,8 @@ class ManagerImpl final : public Manager {
           if (instance.service_id == service.id) view.instances.push_back(instance);
         if (service.kind == Kind::kObserver) view.instances.push_back(ObserverInstance(service));
         if (service.port > 0 && !service.gone)
-          view.url = fmt::format("http://127.0.0.1:{}", service.port);
+          view.url = service.kind == Kind::kData ? DataLocation(service)
+                                                 : fmt::format("http://127.0.0.1:{}", service.port);
         view.service = std::move(service);
         views.push_back(std::move(view));
       }

@@ -44,6 +44,9 @@ class Manager {
   /// sla     FLOps's document, as JSON.
   /// errors  kInvalidArgument: the field, its value and the rule.
   virtual Result<Project> Submit(std::string_view sla) = 0;
+  /// mock    FLOps's mock data SLA: a provider that fills the learner nodes' data servers.
+  /// errors  kInvalidArgument: as Submit's; kFailedPrecondition: there are no data servers here.
+  virtual Result<Service> Mock(std::string_view mock) = 0;
   virtual Result<std::vector<Project>> List() = 0;
   /// name    an id, the beginning of one that no other has, or the name of its app.
   /// errors  kNotFound; kInvalidArgument: more than one.

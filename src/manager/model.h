@@ -76,7 +76,18 @@ constexpr std::string_view Name(Stage stage) {
 /// kResume becomes kRun once it has been taken up.
 enum class Wanted { kRun, kStop, kDelete, kResume };
 
-enum class Kind { kObserver, kTracking, kBuilder, kModel, kAggregator, kLearner, kServing };
+/// As they are stored: new ones at the end.
+enum class Kind {
+  kObserver,
+  kTracking,
+  kBuilder,
+  kModel,
+  kAggregator,
+  kLearner,
+  kServing,
+  kData,  // of a node
+  kMock,
+};
 
 /// Names and namespaces as FLOps has them.
 struct KindNames {
@@ -89,7 +100,8 @@ inline constexpr KindNames kKinds[] = {
     {Kind::kObserver, "observ", "observ", false},  {Kind::kTracking, "tracking", "tracking", false},
     {Kind::kBuilder, "builder", "builder", true},  {Kind::kModel, "aggrmodel", "aggr", true},
     {Kind::kAggregator, "aggr", "aggr", false},    {Kind::kLearner, "flearner", "flearner", false},
-    {Kind::kServing, "trmodel", "trmodel", false},
+    {Kind::kServing, "trmodel", "trmodel", false}, {Kind::kData, "mldata", "mldata", false},
+    {Kind::kMock, "mockdp", "mockdp", true},
 };
 constexpr const KindNames& NamesOf(Kind kind) { return kKinds[static_cast<size_t>(kind)]; }
 

@@ -24,9 +24,13 @@ struct Options {
   std::string python;                // the site's Python: Flower, uv, PyYAML
   std::string flops;                 // folder for Python's path that holds umbel/flops
   std::string mlflow_python;         // "": an environment with MLflow is made below `state`
+  std::string dataserver;            // umbel-dataserver; "": learners bring their own data
+  std::string sockets;               // short path of a folder for learners' sockets
+  bool isolated = false;             // learners' user code has no network
   uint16_t tracking_port = 7027;     // and upward
   uint16_t aggregator_port = 8080;   // and upward
   uint16_t serving_port = 8088;      // and upward
+  uint16_t data_port = 11027;        // and upward
   uint64_t python_memory_mb = 1024;  // the least that is set aside for a process of user code
   Limits limits;
 };

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "http/client.h"
@@ -200,6 +201,22 @@ class RealPeers final : public Peers {
     return tracking::Tracker::Open(options);
   }
 
+  Result<uint64_t> Share(const ShareWish& wish, std::stop_token stop) override {
+    std::vector<std::string> arguments = {"--of", std::to_string(wish.of)};
+    for (const std::string& tag : wish.tags) arguments.insert(arguments.end(), {"--tag", tag});
+    UMBEL_ASSIGN(const std::string told, AskData("assign", wish, arguments, stop));
+    const auto share = nlohmann::json::parse(told, nullptr, false);
+    if (!share.is_object() || !share.contains("rows") || !share["rows"].is_number_unsigned())
+      return Fail(Code::kInternal,
+                  fmt::format("the data server at {} answers in other words", wish.location));
+    return share["rows"].get<uint64_t>();
+  }
+
+  Status Unshare(const ShareWish& wish, std::stop_token stop) override {
+    UMBEL_TRY(AskData("release", wish, {}, stop));
+    return {};
+  }
+
   Result<std::string> MakeMlflow(const std::string& folder, std::stop_token stop) override {
     const std::string lock(MlflowLock());
     const std::string home = folder + "/" + tensor::Sha256Of(lock).Hex().substr(0, 16);
@@ -231,6 +248,20 @@ class RealPeers final : public Peers {
   }
 
  private:
+  Result<std::string> AskData(const std::string& what, const ShareWish& wish,
+                              const std::vector<std::string>& more, std::stop_token stop) {
+    ChildRequest request;
+    request.arguments = {options_.dataserver, what,         "--to",      wish.location,
+                         "--project",         wish.project, "--learner", wish.learner};
+    request.arguments.insert(request.arguments.end(), more.begin(), more.end());
+    request.environment = ChildEnvironment();
+    UMBEL_ASSIGN(ChildEnd end, RunChild(request, stop));
+    if (end.status == 0) return std::move(end.output);
+    // EX_TEMPFAIL: it may not be up yet.
+    return Fail(end.status == 75 ? Code::kUnavailable : Code::kFailedPrecondition,
+                end.errors.substr(0, end.errors.find_last_not_of('\n') + 1));
+  }
+
   const RealPeersOptions options_;
 };
 

@@ -64,6 +64,15 @@ struct Seen {
   std::string outcome;
 };
 
+/// A learner's part of its node's data.
+struct ShareWish {
+  std::string location;  // of the node's data server
+  std::string project;
+  std::string learner;
+  std::vector<std::string> tags;
+  uint32_t of = 1;  // learners of the project on this node
+};
+
 class Peers {
  public:
   virtual ~Peers() = default;
@@ -90,6 +99,12 @@ class Peers {
   virtual Status SaveModel(const std::string& address, uint64_t run, uint32_t round,
                            const std::string& npz, std::stop_token stop) = 0;
 
+  /// Safe to call again: the same learner has the same part. How many rows it has.
+  /// errors  kFailedPrecondition: no data with these tags, in words; kUnavailable.
+  virtual Result<uint64_t> Share(const ShareWish& wish, std::stop_token stop) = 0;
+  /// Gives the part back; one that has none is no error.
+  virtual Status Unshare(const ShareWish& wish, std::stop_token stop) = 0;
+
   /// Until GET url answers 200, at most `limit`.
   virtual Status WaitHealthy(const std::string& url, std::chrono::seconds limit,
                              std::stop_token stop) = 0;
@@ -104,6 +119,7 @@ class Peers {
 struct RealPeersOptions {
   std::string repositories;  // folder
   std::string python;        // the site's, with uv
+  std::string dataserver;    // umbel-dataserver, or ""
 };
 std::unique_ptr<Peers> MakeRealPeers(const RealPeersOptions& options);
 

@@ -125,8 +125,14 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
   const std::string name = instance.name;
   const std::string kept = p_.options.state + "/logs";
   auto& ground = p_.ground;
+  auto& peers = p_.peers;
+  std::optional<ShareWish> share;  // that goes with it
+  for (const Service& service : view_.services)
+    if (service.id == instance.service_id && service.kind == Kind::kLearner)
+      if (const Service* data = FindData(instance.node))
+        share = ShareWish{DataLocation(*data), service.project, name, {}, 0};
   const std::function<Result<bool>(std::stop_token)> work =
-      [&ground, name, kept](std::stop_token) -> Result<bool> {
+      [&ground, &peers, name, kept, share](std::stop_token stop) -> Result<bool> {
     // Its log outlives it, as far as its end goes.
     std::string log;
     for (uint64_t offset = 0;;) {
@@ -141,6 +147,10 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
       UMBEL_TRY(WriteFileAtomic(fmt::format("{}/{}.log", kept, name), log));
     }
     UMBEL_TRY(ground.Remove(name));
+    if (!share) return true;
+    if (const Status released = peers.Unshare(*share, stop); !released.ok())
+      LogWarn("a learner's part of the data is still taken",
+              {{"learner", name}, {"error", released.error().message}});
     return true;
   };
   const auto removed = p_.jobs.Run<bool>("remove/" + name, work);
@@ -153,6 +163,7 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
     return false;
   }
   applied_.erase(name);
+  shared_.erase(fmt::format("{}@{}", name, instance.node));
   UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
     UMBEL_TRY(DeleteInstance(db, instance.service_id, instance.number));
     // Others may have gone since the last look.

@@ -67,8 +67,8 @@ Result<std::optional<WallTime>> Reconciler::Pass() {
     view_.seen.clear();
     for (auto& status : p_.ground.List()) view_.seen.emplace(status.name, std::move(status));
     UMBEL_TRY(Look());
-    for (const auto step :
-         {&Reconciler::SyncInstances, &Reconciler::DropStrangers, &Reconciler::EnsureTracking}) {
+    for (const auto step : {&Reconciler::SyncInstances, &Reconciler::DropStrangers,
+                            &Reconciler::EnsureTracking, &Reconciler::EnsureData}) {
       UMBEL_ASSIGN(const bool any, (this->*step)());
       if (!any) continue;
       moved = true;
@@ -379,6 +379,10 @@ Reconciler::Moved Reconciler::StepDeploy(Project& project, const Sla& sla) {
                                    sla.min_available, p_.options.limits.deploy.count(), last));
   }
   if (actors.address.empty()) return Wait(project, actors.why);
+  bool shared = false;
+  UMBEL_ASSIGN(const bool told_share, EnsureShares(project, sla, &shared));
+  if (told_share) return true;
+  if (!shared) return Wait(project, "for the learners' data");
   auto& peers = p_.peers;
   const auto online = Attempt<uint32_t>(
       "project/" + project.id + "/nodes",

@@ -111,6 +111,15 @@ class Reconciler {
   StepEnd EndOfStep(const Project& project, const Service& service, uint32_t number,
                     const std::string& step);
 
+  // reconcile_data.cc
+  const Service* FindData(const std::string& node) const;
+  /// Data servers on learner nodes, and those that fill them with mock data.
+  Moved EnsureData();
+  Moved MakeDataService(const std::string& node);
+  Moved EnsureMocks();
+  /// Each learner of a project gets its part of the data of the node it is on.
+  Moved EnsureShares(Project& project, const Sla& sla, bool* shared);
+
   // reconcile_training.cc
   Moved StepTrain(Project& project, const Sla& sla);
   Moved TakeRecords(Project& project, const Sla& sla, const Seen& seen);
@@ -160,7 +169,8 @@ class Reconciler {
   std::map<std::string, std::unique_ptr<tracking::Tracker>> trackers_;  // by customer
   std::map<std::string, WallTime> heard_;  // when a project's aggregator said something last
   std::map<std::string, tracking::ProcessMetrics> samplers_;  // by project
-  std::string mlflow_;                                        // Python with MLflow
+  std::set<std::string> shared_;  // learners with their part: "NAME@NODE"
+  std::string mlflow_;            // Python with MLflow
   std::string mlflow_trouble_;
 };
 

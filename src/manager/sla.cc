@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "dataset/names.h"
 #include "tensor/quote.h"
 
 namespace umbel::manager {
@@ -195,9 +196,8 @@ Status ReadTraining(Fields training, Sla* sla) {
   return {};
 }
 
-}  // namespace
-
-Result<Sla> ParseSla(std::string_view text) {
+/// The document as an object that is not too deep.
+Result<json> ParseDocument(std::string_view text) {
   if (text.size() > kSlaBytesMax)
     return Fail(Code::kInvalidArgument,
                 fmt::format("an SLA of {} bytes; at most {} are taken", text.size(), kSlaBytesMax));
@@ -218,6 +218,13 @@ Result<Sla> ParseSla(std::string_view text) {
   if (!document.is_object())
     return Fail(Code::kInvalidArgument,
                 fmt::format("the SLA is {}, not an object", Show(document)));
+  return document;
+}
+
+}  // namespace
+
+Result<Sla> ParseSla(std::string_view text) {
+  UMBEL_ASSIGN(const json document, ParseDocument(text));
   Fields top(document, "");
   Sla sla;
   UMBEL_TRY(top.Text("customerID", &sla.customer, true, 100));
@@ -250,6 +257,22 @@ Result<Sla> ParseSla(std::string_view text) {
   UMBEL_TRY(resources.Number("storage", &sla.storage_mb, 0, kMemoryMax));
   resources.Unknown(&sla.unknown);
   top.Unknown(&sla.unknown);
+  return sla;
+}
+
+Result<MockSla> ParseMockSla(std::string_view text) {
+  UMBEL_ASSIGN(const json document, ParseDocument(text));
+  Fields top(document, "");
+  MockSla sla;
+  UMBEL_TRY(top.Text("customerID", &sla.customer, true, 100));
+  UMBEL_ASSIGN(Fields mock, top.Object("mock_data_configuration"));
+  UMBEL_TRY(mock.Text("dataset_name", &sla.dataset, false));
+  UMBEL_TRY(OneOf(mock, "dataset_name", sla.dataset, {"mnist", "fashion-mnist", "digits"}));
+  UMBEL_TRY(mock.Number("number_of_partitions", &sla.partitions, 1, kClientsMax));
+  // FLOps's default, "", is a tag that nobody can ask for.
+  UMBEL_TRY(mock.Text("data_tag", &sla.tag, true, dataset::kTagBytesMax));
+  if (const Status tag = dataset::CheckTag(sla.tag); !tag.ok())
+    return mock.Bad("data_tag", tag.error().message);
   return sla;
 }
 

@@ -41,6 +41,16 @@ inline constexpr size_t kSlaBytesMax = size_t{1} << 20;
 /// errors  kInvalidArgument: "training_configuration.training_rounds: 0 is not in 1 to 10000".
 Result<Sla> ParseSla(std::string_view json);
 
+/// FLOps's mock data SLA: a known data set, cut into parts for the learner nodes.
+struct MockSla {
+  std::string customer;
+  std::string dataset = "mnist";  // mnist and fashion-mnist are Fashion-MNIST; digits
+  uint32_t partitions = 1;
+  std::string tag;
+};
+/// errors  kInvalidArgument: as ParseSla's.
+Result<MockSla> ParseMockSla(std::string_view json);
+
 /// The same as JSON, all fields, without the token.
 std::string ToJson(const Sla& sla);
 

@@ -234,6 +234,18 @@ class FakePeers final : public Peers {
                    std::stop_token) override {
     return Live(life_, [&] { return WriteFileAtomic(npz, std::to_string(round)); });
   }
+  Result<uint64_t> Share(const ShareWish& wish, std::stop_token) override {
+    return Live(life_, [&]() -> Result<uint64_t> {
+      shares_[wish.learner] = wish;
+      return uint64_t{100};
+    });
+  }
+  Status Unshare(const ShareWish& wish, std::stop_token) override {
+    return Live(life_, [&]() -> Status {
+      shares_.erase(wish.learner);
+      return {};
+    });
+  }
   Status WaitHealthy(const std::string&, std::chrono::seconds, std::stop_token) override {
     return Live(life_, [] { return Status(); });
   }
@@ -255,6 +267,7 @@ class FakePeers final : public Peers {
   Rounds& rounds_;
   Mlflow& mlflow_;
   Life& life_;
+  std::map<std::string, ShareWish> shares_;
   const std::string folder_;
 };
 

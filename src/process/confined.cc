@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -161,6 +163,16 @@ Status StartReport(std::string_view report) {
     return confined ? Status()
                     : Fail(Code::kAborted, "the process ended before the command could start");
   return Fail(static_cast<Code>(report[0]), std::string(report.substr(1)));
+}
+
+bool CanLeaveNetwork() {
+  const pid_t child = ::fork();
+  if (child == 0)
+    ::_exit(::unshare(CLONE_NEWNET) == 0 || ::unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 ? 0 : 1);
+  int status = 0;
+  while (child > 0 && ::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  return child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 Result<Child> SpawnConfined(const CommandSpec& command, const Confinement& confinement) {

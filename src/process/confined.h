@@ -49,6 +49,9 @@ struct Confinement {
   int oom_score_more = 500;     // the kernel takes it before us when memory is short
 };
 
+/// Whether Confinement::network = false can be had here, tried by a child.
+bool CanLeaveNetwork();
+
 /// A process behind its gate. It ends by itself when the gate is closed without being opened.
 struct Child {
   pid_t pid = 0;  // also its session and process group
