@@ -26,6 +26,8 @@ Code CodeOf(int status) {
   switch (status) {
     case 401:
       return Code::kUnauthenticated;
+    case 403:
+      return Code::kPermissionDenied;
     case 404:
       return Code::kNotFound;
     case 409:
@@ -45,8 +47,12 @@ void AddApiFlags(CLI::App& app, ApiFlags* flags) {
   app.add_option("--state", flags->state, "State folder of `umbel up` [$UMBEL_HOME/up]")
       ->envname("UMBEL_UP_STATE");
   app.add_option("--api", flags->url, "Address of its API, http://HOST:PORT")->envname("UMBEL_API");
-  app.add_option("--token-file", flags->token_file, "File with its token")
-      ->envname("UMBEL_TOKEN_FILE");
+  app.add_option("--user", flags->user, "Account to log in with")
+      ->envname("UMBEL_USER")
+      ->capture_default_str();
+  app.add_option("--password-file", flags->password_file,
+                 "File with its password [Admin's in the state folder]")
+      ->envname("UMBEL_PASSWORD_FILE");
   app.add_flag("--json", flags->json, "As JSON");
 }
 
@@ -66,9 +72,13 @@ Result<ApiClient> ApiClient::Open(const ApiFlags& flags) {
                       state));
     client.url_ = Stripped(*told);
   }
-  const std::string file = flags.token_file.empty() ? state + "/token" : flags.token_file;
-  UMBEL_ASSIGN(std::string token, ReadFile(file, 4096));
-  client.token_ = Stripped(std::move(token));
+  client.user_ = flags.user;
+  UMBEL_ASSIGN(
+      std::string password,
+      ReadFile(flags.password_file.empty() ? state + "/admin.password" : flags.password_file,
+               4096));
+  while (!password.empty() && password.back() == '\n') password.pop_back();
+  client.password_ = std::move(password);
   constexpr std::string_view kScheme = "http://";
   const std::string_view rest =
       std::string_view(client.url_).substr(std::min(client.url_.size(), kScheme.size()));
@@ -84,7 +94,32 @@ Result<ApiClient> ApiClient::Open(const ApiFlags& flags) {
 }
 
 Result<nlohmann::json> ApiClient::Ask(std::string_view method, const std::string& path,
-                                      const std::string& body, std::chrono::seconds timeout) const {
+                                      const std::string& body, std::chrono::seconds timeout) {
+  const bool fresh = token_.empty();
+  if (fresh) UMBEL_TRY(LogIn());
+  auto answer = Once(method, path, body, timeout);
+  // What is followed for long outlives its token.
+  if (!answer.ok() && answer.error().code == Code::kUnauthenticated && !fresh) {
+    UMBEL_TRY(LogIn());
+    answer = Once(method, path, body, timeout);
+  }
+  return answer;
+}
+
+Status ApiClient::LogIn() {
+  token_.clear();
+  const nlohmann::json words = {{"name", user_}, {"password", password_}};
+  UMBEL_ASSIGN(const nlohmann::json told,
+               Once("POST", "login", words.dump(), std::chrono::seconds(30)));
+  if (!told.contains("token") || !told["token"].is_string())
+    return Fail(Code::kUnknown, fmt::format("{} gives no token: is it umbel's API?", url_));
+  token_ = told["token"].get<std::string>();
+  return {};
+}
+
+Result<nlohmann::json> ApiClient::Once(std::string_view method, const std::string& path,
+                                       const std::string& body,
+                                       std::chrono::seconds timeout) const {
   boost::asio::io_context context(1);
   http::ClientOptions options;
   options.host = host_;
@@ -94,7 +129,8 @@ Result<nlohmann::json> ApiClient::Ask(std::string_view method, const std::string
   std::optional<Result<http::ClientResponse>> answer;
   auto ask = [&]() -> http::Task<void> {
     http::ClientRequest request(method, "/api/v1/" + path);
-    request.extra_headers = fmt::format("Authorization: Bearer {}\r\n", token_);
+    if (!token_.empty())
+      request.extra_headers = fmt::format("Authorization: Bearer {}\r\n", token_);
     request.body = body;
     if (!body.empty()) request.content_type = "application/json";
     request.timeout = timeout;

@@ -59,7 +59,7 @@ std::string StageOf(const json& project) {
 }
 
 /// Entries as they come, until the project rests. True: it is done.
-Result<bool> Follow(const ApiClient& api, const std::string& id) {
+Result<bool> Follow(ApiClient& api, const std::string& id) {
   for (uint64_t after = 0;;) {
     // First the project, then its entries: the last ones are seen.
     UMBEL_ASSIGN(const json project, api.Get("projects/" + id));
@@ -78,7 +78,7 @@ Result<bool> Follow(const ApiClient& api, const std::string& id) {
   }
 }
 
-Result<int> Submit(const ApiClient& api, const ApiFlags& flags, const std::string& file,
+Result<int> Submit(ApiClient& api, const ApiFlags& flags, const std::string& file,
                    bool follow) {
   UMBEL_ASSIGN(std::string sla, ReadFile(file, size_t{2} << 20));
   // A path that is meant from here is not the manager's to look for.
@@ -104,7 +104,7 @@ Result<int> Submit(const ApiClient& api, const ApiFlags& flags, const std::strin
   return done ? 0 : 1;
 }
 
-Result<int> List(const ApiClient& api, const ApiFlags& flags) {
+Result<int> List(ApiClient& api, const ApiFlags& flags) {
   UMBEL_ASSIGN(const json got, api.Get("projects"));
   if (flags.json) {
     fmt::print("{}\n", got["projects"].dump(2));
@@ -135,7 +135,7 @@ Result<int> List(const ApiClient& api, const ApiFlags& flags) {
   return 0;
 }
 
-Result<int> Show(const ApiClient& api, const ApiFlags& flags, const std::string& name) {
+Result<int> Show(ApiClient& api, const ApiFlags& flags, const std::string& name) {
   UMBEL_ASSIGN(json project, api.Get("projects/" + Escape(name)));
   UMBEL_ASSIGN(const json got, api.Get("projects/" + Escape(name) + "/timeline"));
   if (flags.json) {
@@ -170,7 +170,7 @@ Result<int> Show(const ApiClient& api, const ApiFlags& flags, const std::string&
   return 0;
 }
 
-Result<int> Act(const ApiClient& api, const ApiFlags& flags, const std::string& verb,
+Result<int> Act(ApiClient& api, const ApiFlags& flags, const std::string& verb,
                 const std::string& name, bool wait) {
   const std::string path = "projects/" + Escape(name);
   UMBEL_ASSIGN(const json project,
@@ -229,7 +229,7 @@ int ProjectCommand(int argc, char** argv) {
   for (CLI::App* each : {stop, remove})
     each->add_flag("--no-wait", no_wait, "Do not wait until nothing of it runs");
   if (const auto status = Parse(app, argc, argv)) return *status;
-  const auto api = ApiClient::Open(flags);
+  auto api = ApiClient::Open(flags);
   if (!api.ok()) return Complain(api.error());
   Result<int> end = 0;
   if (app.got_subcommand("submit"))

@@ -63,7 +63,7 @@ std::string Bytes(uint64_t bytes) {
   return bytes == 0 ? "-" : fmt::format("{:.1f} GB", static_cast<double>(bytes) / 1e9);
 }
 
-Result<bool> PrintLog(const ApiClient& api, const std::string& name, bool follow) {
+Result<bool> PrintLog(ApiClient& api, const std::string& name, bool follow) {
   for (uint64_t offset = 0;;) {
     UMBEL_ASSIGN(const json part,
                  api.Get(fmt::format("services/{}/logs?offset={}&wait={}", Escape(name), offset,
@@ -90,7 +90,7 @@ int PsCommand(int argc, char** argv) {
   app.add_flag("--all,-a", all, "Also removed ones");
   app.add_flag("--wide,-w", wide, "With nodes and addresses");
   if (const auto status = Parse(app, argc, argv)) return *status;
-  const auto api = ApiClient::Open(flags);
+  auto api = ApiClient::Open(flags);
   if (!api.ok()) return Complain("ps", api.error());
   const auto got = api->Get(all ? "services?all=1" : "services");
   if (!got.ok()) return Complain("ps", got.error());
@@ -118,7 +118,7 @@ int LogsCommand(int argc, char** argv) {
   app.add_option("NAME", name, "Of a service, or of an instance: NAME.NUMBER")->required();
   app.add_flag("--follow,-f", follow, "Go on until it ends");
   if (const auto status = Parse(app, argc, argv)) return *status;
-  const auto api = ApiClient::Open(flags);
+  auto api = ApiClient::Open(flags);
   if (!api.ok()) return Complain("logs", api.error());
   if (flags.json) {
     const auto got = api->Get("services/" + Escape(name) + "/logs");
@@ -136,7 +136,7 @@ int NodesCommand(int argc, char** argv) {
   ApiFlags flags;
   AddApiFlags(app, &flags);
   if (const auto status = Parse(app, argc, argv)) return *status;
-  const auto api = ApiClient::Open(flags);
+  auto api = ApiClient::Open(flags);
   if (!api.ok()) return Complain("nodes", api.error());
   const auto got = api->Get("nodes");
   if (!got.ok()) return Complain("nodes", got.error());
@@ -172,7 +172,7 @@ int TrackingCommand(int argc, char** argv) {
   std::string customer = "Admin";
   app.add_option("--customer", customer, "Whose [Admin]");
   if (const auto status = Parse(app, argc, argv)) return *status;
-  const auto api = ApiClient::Open(flags);
+  auto api = ApiClient::Open(flags);
   if (!api.ok()) return Complain("tracking", api.error());
   const auto got = api->Get("tracking?customer=" + Escape(customer));
   if (!got.ok()) return Complain("tracking", got.error());

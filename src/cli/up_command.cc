@@ -1,7 +1,9 @@
 // `umbel up`: all that one machine needs, in one process: manager, local ground, REST door.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <climits>
 #include <cstdio>
 #include <filesystem>
@@ -13,10 +15,16 @@
 #include "cli/commands.h"
 #include "cli/daemon.h"
 #include "cli/settings.h"
+#include "dataset/names.h"
+#include "doors/accounts.h"
 #include "doors/api/api.h"
+#include "doors/flops/flops.h"
+#include "doors/oakestra/oakestra.h"
 #include "manager/flops_sources.h"
 #include "manager/manager.h"
+#include "manager/names.h"
 #include "orchestrator/local/local_ground.h"
+#include "process/confined.h"
 #include "supernode/environment.h"
 
 namespace umbel::cli {
@@ -31,6 +39,8 @@ constexpr const char* kFooter = R"(Examples:
       With the interpreter that has Flower, uv and PyYAML; state in a folder of its own.
   umbel up --mlflow-python /opt/mlflow/bin/python
       MLflow from an environment that is there, instead of one that is made at the first project.
+  umbel up --oak-login 127.0.0.0/8
+      Also for the `oak` command line: submits, shows and ends projects of this machine.
   umbel up --node edge-0 --node edge-1:FLOps-learner --node edge-2:FLOps-learner
       Other nodes; learners go only to those with the add-on.
 
@@ -41,6 +51,12 @@ struct Values {
   std::string state;
   std::string host = "127.0.0.1";
   int64_t port = doors::ApiOptions().port;
+  std::string dataserver;
+  int64_t data_port = manager::Options().data_port;
+  bool allow_unisolated = false;
+  int64_t flops_port = doors::FlopsOptions().port;
+  int64_t oakestra_port = doors::OakestraOptions().port;
+  std::string oak_login;
   std::string python = "python3";
   std::string mlflow_python;
   int64_t tracking_port = manager::Options().tracking_port;
@@ -57,12 +73,23 @@ void Declare(Settings& s, Values& v) {
   s.Text(&v.state, "state", "Folder of all state [$UMBEL_HOME/up]");
   s.Text(&v.host, "host", "Address of the API; loopback only, for now");
   s.Number(&v.port, "port", "Port of the API; 0 lets the system pick", 0, 65535);
+  s.Number(&v.flops_port, "flops-port", "Port of FLOps's REST door; 0 lets the system pick", 0,
+           65535);
+  s.Number(&v.oakestra_port, "oakestra-port",
+           "Port of the door that `oak` calls Oakestra; 0 lets the system pick", 0, 65535);
+  s.Text(&v.oak_login, "oak-login",
+         "Network, such as 127.0.0.0/8, from which Admin logs in with the password Admin, all that "
+         "`oak` can say");
   s.Text(&v.python, "python", "Interpreter with Flower, uv and PyYAML, which builds projects");
   s.Text(&v.mlflow_python, "mlflow-python",
          "Interpreter with MLflow; without it an environment is made");
   s.Number(&v.tracking_port, "tracking-port", "First port of tracking servers", 1, 65535);
   s.Number(&v.aggregator_port, "aggregator-port", "First port of aggregators", 1, 65535);
   s.Number(&v.serving_port, "serving-port", "First port of served models", 1, 65535);
+  s.Number(&v.data_port, "data-port", "First port of learner nodes' data servers", 1, 65535);
+  s.Text(&v.dataserver, "dataserver", "The umbel-dataserver program [the one beside umbel]");
+  s.Flag(&v.allow_unisolated, "allow-unisolated",
+         "Let learners' user code reach the network where this machine cannot keep it away");
   s.Number(&v.learner_memory, "learner-memory-min",
            "MB that are set aside for a process of user code at least", 64, 1 << 24);
   s.Number(&v.round_timeout, "round-timeout", "Seconds a round waits for its learners", 1,
@@ -85,7 +112,7 @@ Result<std::vector<orchestrator::Node>> ToNodes(const std::vector<std::string>& 
   for (const std::string& text : texts) {
     orchestrator::Node node;
     node.name = text.substr(0, text.find(':'));
-    node.cluster = "local";
+    node.cluster = "cluster-0";
     node.address = "127.0.0.1";
     std::string_view rest(text);
     rest.remove_prefix(std::min(rest.size(), node.name.size() + 1));
@@ -111,6 +138,37 @@ Result<std::string> OwnProgram() {
   return std::string(path, static_cast<size_t>(size));
 }
 
+/// "": there is none, and learners bring their own data.
+Result<std::string> DataServer(const Values& v, const std::string& own) {
+  if (!v.dataserver.empty()) {
+    auto program = supernode::FindProgram(v.dataserver);
+    if (program.ok()) return program;
+    return Fail(Code::kInvalidArgument, "--dataserver: " + program.error().message);
+  }
+  // As installed beside us, or as the build leaves it.
+  const std::filesystem::path folder = std::filesystem::path(own).parent_path();
+  for (const auto& path :
+       {folder / "umbel-dataserver", folder.parent_path() / "dataserver" / "umbel-dataserver"})
+    if (::access(path.c_str(), X_OK) == 0) return path.native();
+  return std::string();
+}
+
+/// Sockets' paths are short; a state folder's may be long.
+Result<std::string> SocketsFolder(const std::string& state) {
+  std::string folder = state + "/sockets";
+  if (!dataset::LearnerSocketsFit(folder)) {
+    folder = "/tmp/umbel-" + manager::ShortHash(state);
+    struct stat about {};
+    if (::mkdir(folder.c_str(), 0711) != 0 && errno != EEXIST)
+      return Fail(SystemError("create folder", folder));
+    if (::lstat(folder.c_str(), &about) != 0 || !S_ISDIR(about.st_mode) ||
+        about.st_uid != ::geteuid())
+      return Fail(Code::kPermissionDenied, fmt::format("'{}' is somebody else's", folder));
+  }
+  UMBEL_TRY(MakeDirectories(folder));
+  return folder;
+}
+
 Result<manager::Options> ToOptions(const Values& v) {
   manager::Options o;
   std::error_code error;
@@ -127,6 +185,17 @@ Result<manager::Options> ToOptions(const Values& v) {
     o.mlflow_python = *mlflow;
   }
   UMBEL_ASSIGN(o.flops, manager::WriteFlopsSources(o.state + "/python"));
+  UMBEL_ASSIGN(o.dataserver, DataServer(v, o.program));
+  if (!o.dataserver.empty()) {
+    UMBEL_ASSIGN(o.sockets, SocketsFolder(o.state));
+  }
+  o.isolated = process::CanLeaveNetwork();
+  if (!o.isolated && !v.allow_unisolated)
+    return Fail(Code::kFailedPrecondition,
+                "this machine gives no network namespaces, so learners' user code could reach what "
+                "it should not (the tracking server, neighbours' data, this API): run as root, "
+                "allow user namespaces, or go on with --allow-unisolated");
+  o.data_port = static_cast<uint16_t>(v.data_port);
   o.tracking_port = static_cast<uint16_t>(v.tracking_port);
   o.aggregator_port = static_cast<uint16_t>(v.aggregator_port);
   o.serving_port = static_cast<uint16_t>(v.serving_port);
@@ -135,7 +204,14 @@ Result<manager::Options> ToOptions(const Values& v) {
   return o;
 }
 
-void ShowReady(const manager::Options& options, const std::string& url, LocalGround& ground) {
+struct Doors {
+  std::string api;
+  std::string flops;
+  std::string oakestra;
+};
+
+void ShowReady(const manager::Options& options, const Values& v, const Doors& doors,
+               LocalGround& ground) {
   std::string nodes;
   for (const auto& node : ground.Nodes()) {
     nodes += (nodes.empty() ? "" : ", ") + node.name;
@@ -144,13 +220,39 @@ void ShowReady(const manager::Options& options, const std::string& url, LocalGro
   fmt::print(
       "umbel up\n"
       "  state      {}\n"
-      "  API        {}  (token in {}/token)\n"
+      "  API        {}  (described at /api/v1/openapi.json)\n"
+      "  log in     as {} with the password in {}/admin.password\n"
+      "  FLOps      {}\n"
+      "  Oakestra   {}{}\n"
       "  tracking   MLflow's GUI at http://127.0.0.1:{} with the first project; `umbel tracking`\n"
       "  nodes      {}\n"
       "  limits     {}\n"
       "  next       umbel project submit SLA.json --follow\n",
-      options.state, url, options.state, options.tracking_port, nodes, ground.Limits());
+      options.state, doors.api, doors::kAdmin, options.state, doors.flops, doors.oakestra,
+      v.oak_login.empty() ? "  (`oak` itself can log in only with --oak-login)"
+                          : fmt::format("  (anybody in {} is an admin: --oak-login)", v.oak_login),
+      options.tracking_port, nodes, ground.Limits());
   std::fflush(stdout);
+}
+
+bool IsLoopback(const std::string& host) {
+  return host == "localhost" || host == "::1" ||
+         doors::Network::Parse("127.0.0.0/8").value().Has(host);
+}
+
+uint16_t Port(int64_t value) { return static_cast<uint16_t>(value); }
+std::string Url(const std::string& host, uint16_t port) {
+  return fmt::format("http://{}:{}", host.find(':') == std::string::npos ? host : "[" + host + "]",
+                     port);
+}
+
+/// A door that cannot open names the flag that gives it another port.
+template <typename T>
+Result<T> Opened(const char* flag, Result<T> door) {
+  if (door.ok()) return door;
+  Error error = std::move(door).error();
+  error.message = fmt::format("{}: {}", flag, error.message);
+  return Fail(std::move(error));
 }
 
 Status Serve(const Values& v) {
@@ -161,19 +263,36 @@ Status Serve(const Values& v) {
   local.folder = options.state + "/ground";
   UMBEL_ASSIGN(local.nodes, ToNodes(v.nodes));
   UMBEL_ASSIGN(const auto ground, LocalGround::Open(std::move(local), clock));
-  const auto peers = manager::MakeRealPeers({options.state + "/repositories", options.python});
+  const auto peers =
+      manager::MakeRealPeers({options.state + "/repositories", options.python, options.dataserver});
   UMBEL_ASSIGN(auto manager, manager::Manager::Start(options, *ground, *peers, clock, rng));
-  doors::ApiOptions door;
-  door.host = v.host;
-  door.port = static_cast<uint16_t>(v.port);
-  UMBEL_ASSIGN(door.token, doors::TokenIn(options.state + "/token"));
-  UMBEL_ASSIGN(const auto api, doors::Api::Start(door, *manager));
-  const std::string url = fmt::format("http://{}:{}", v.host, api->port());
-  UMBEL_TRY(WriteFileAtomic(options.state + "/address", url + "\n"));
-  ShowReady(options, url, *ground);
-  LogInfo("umbel is up", {{"api", url}, {"state", options.state}});
+  UMBEL_ASSIGN(const auto accounts, doors::Accounts::Open(options.state, clock, rng));
+  UMBEL_ASSIGN(const auto api,
+               Opened("--port", doors::Api::Start({v.host, Port(v.port)}, *manager, *accounts)));
+  UMBEL_ASSIGN(const auto flops,
+               Opened("--flops-port",
+                      doors::Flops::Start({v.host, Port(v.flops_port)}, *manager, *accounts)));
+  doors::OakestraOptions oak{v.host, Port(v.oakestra_port), std::nullopt};
+  if (!v.oak_login.empty()) {
+    UMBEL_ASSIGN(oak.oak_login, doors::Network::Parse(v.oak_login));
+    LogWarn(
+        "whoever reaches Oakestra's door from there is an admin, with the password that `oak` "
+        "knows",
+        {{"oak_login", v.oak_login}});
+  }
+  UMBEL_ASSIGN(const auto oakestra,
+               Opened("--oakestra-port", doors::Oakestra::Start(oak, *manager, *accounts)));
+  const Doors doors{Url(v.host, api->port()), Url(v.host, flops->port()),
+                    Url(v.host, oakestra->port())};
+  UMBEL_TRY(WriteFileAtomic(options.state + "/address", doors.api + "\n"));
+  UMBEL_TRY(WriteFileAtomic(options.state + "/flops.address", doors.flops + "\n"));
+  UMBEL_TRY(WriteFileAtomic(options.state + "/oakestra.address", doors.oakestra + "\n"));
+  ShowReady(options, v, doors, *ground);
+  LogInfo("umbel is up", {{"api", doors.api}, {"state", options.state}});
   AwaitSignal();
   LogInfo("ending what runs; the next `umbel up` takes it up again", {});
+  oakestra->Stop();
+  flops->Stop();
   api->Stop();
   manager.reset();
   return ground->Shutdown();
@@ -201,12 +320,13 @@ int UpCommand(int argc, char** argv) {
     std::fputs(settings.Print().c_str(), stdout);
     return 0;
   }
-  if (values.host != "127.0.0.1" && values.host != "localhost" && values.host != "::1")
-    return Complain({Code::kInvalidArgument,
-                     fmt::format("--host '{}' is not of this machine alone: the API has no TLS and "
-                                 "no accounts yet; use 127.0.0.1",
-                                 values.host),
-                     0});
+  if (!IsLoopback(values.host))
+    return Complain(
+        {Code::kInvalidArgument,
+         fmt::format("--host '{}' is not of this machine alone: the API has no TLS yet; "
+                     "use 127.0.0.1",
+                     values.host),
+         0});
   LogOptions log;
   log.level = LevelOf(values.log_level);
   log.file = values.log_file;

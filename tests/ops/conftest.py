@@ -40,7 +40,7 @@ def sla(repository, **changes):
         "ml_model_flavor": "sklearn",
         "training_configuration": {
             "mode": "classic",
-            "data_tags": ["digits"],
+            "data_tags": [],
             "training_rounds": 3,
             "min_available_clients": 2,
             "min_fit_clients": 2,

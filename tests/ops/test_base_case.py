@@ -119,7 +119,8 @@ def test_only_who_has_the_token_may_ask(up):
         answer = httpx.get(f"{up.url}/api/v1/projects", headers=headers)
         assert answer.status_code == 401
         assert answer.headers["content-type"] == "application/problem+json"
-    assert (up.state / "token").stat().st_mode & 0o777 == 0o600
+    for file in ("accounts.json", "admin.password"):
+        assert (up.state / file).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_repository_without_a_model_fails_in_words(up, repository):

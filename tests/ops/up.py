@@ -38,15 +38,19 @@ def make_repository(source: Path, target: Path) -> str:
 class Up:
     """One state folder, and the process that owns it, if there is one."""
 
-    def __init__(self, state: Path, **flags: Any):
+    def __init__(self, state: Path, host: str = "127.0.0.1", **flags: Any):
         self.state = state
+        self.host = host
         self.log = state.with_suffix(".log")
         self.port = free_port()
         self.flags = {
+            "host": host,
             "python": os.environ.get("UMBEL_OPS_PYTHON", sys.executable),
             "tracking-port": free_port(),
             "aggregator-port": free_port(),
             "serving-port": free_port(),
+            "flops-port": free_port(),
+            "oakestra-port": free_port(),
         } | flags
         if mlflow := os.environ.get("UMBEL_MLFLOW_PYTHON"):
             self.flags["mlflow-python"] = mlflow
@@ -85,17 +89,26 @@ class Up:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        token = (self.state / "token").read_text().strip()
         return httpx.request(
             method,
             f"{self.url}/api/v1/{path}",
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {self.token()}"},
             timeout=90,
             **more,
         )
+
+    def password(self) -> str:
+        return (self.state / "admin.password").read_text().strip()
+
+    def token(self, name: str = "Admin", password: str | None = None) -> str:
+        """Fresh for each call: a token lives for 15 minutes."""
+        words = {"name": name, "password": password or self.password()}
+        answer = httpx.post(f"{self.url}/api/v1/login", json=words, timeout=30)
+        answer.raise_for_status()
+        return answer.json()["token"]
 
     def get(self, path: str) -> Any:
         answer = self.request("GET", path)

@@ -38,6 +38,8 @@ const char* Title(int status) {
       return "Bad Request";
     case 401:
       return "Unauthorized";
+    case 403:
+      return "Forbidden";
     case 404:
       return "Not Found";
     case 405:
@@ -46,6 +48,8 @@ const char* Title(int status) {
       return "Conflict";
     case 422:
       return "Unprocessable Content";
+    case 501:
+      return "Not Implemented";
     case 503:
       return "Service Unavailable";
     default:
@@ -173,8 +177,12 @@ int HttpStatusOf(Code code) {
       return 422;
     case Code::kUnauthenticated:
       return 401;
+    case Code::kPermissionDenied:
+      return 403;
     case Code::kNotFound:
       return 404;
+    case Code::kUnimplemented:
+      return 501;
     case Code::kFailedPrecondition:
     case Code::kAlreadyExists:
       return 409;

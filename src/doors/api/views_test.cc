@@ -4,10 +4,6 @@
 
 #include <cmath>
 
-#include "base/file.h"
-#include "base/testing.h"
-#include "doors/api/api.h"
-
 namespace umbel::doors {
 namespace {
 
@@ -39,19 +35,6 @@ TEST(Views, WhatIsNoNumberIsNull) {
   EXPECT_TRUE(json["rounds"][0]["accuracy"].is_null());
   EXPECT_TRUE(json["ended_at"].is_null());
   EXPECT_NO_THROW(json.dump());
-}
-
-TEST(Token, IsMadeOnceForItsOwnerAlone) {
-  const umbel::testing::TempDir dir;
-  const std::string file = dir.path() + "/token";
-  const auto first = TokenIn(file);
-  ASSERT_TRUE(first.ok());
-  EXPECT_GE(first->size(), 16u);
-  EXPECT_EQ(*TokenIn(file), *first);
-  EXPECT_EQ(std::filesystem::status(file).permissions(),
-            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
-  ASSERT_TRUE(WriteFileAtomic(file, "short\n").ok());
-  EXPECT_FALSE(TokenIn(file).ok());
 }
 
 }  // namespace
