@@ -51,6 +51,7 @@ class Up:
             "serving-port": free_port(),
             "flops-port": free_port(),
             "oakestra-port": free_port(),
+            "data-port": free_port(),
         } | flags
         if mlflow := os.environ.get("UMBEL_MLFLOW_PYTHON"):
             self.flags["mlflow-python"] = mlflow
