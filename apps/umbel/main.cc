@@ -28,6 +28,9 @@ Usage: umbel COMMAND [options]
   logs        What a service says
   nodes       Nodes and what is set aside on them
   tracking    Where the tracking server is, with its GUI
+  data        Data servers of learner nodes, and mock data
+  models      Models that projects have logged
+  predict     Ask a served model
 
 )"
 #endif
@@ -55,6 +58,9 @@ int main(int argc, char** argv) {
   if (command == "logs") return umbel::cli::LogsCommand(argc - 1, argv + 1);
   if (command == "nodes") return umbel::cli::NodesCommand(argc - 1, argv + 1);
   if (command == "tracking") return umbel::cli::TrackingCommand(argc - 1, argv + 1);
+  if (command == "data") return umbel::cli::DataCommand(argc - 1, argv + 1);
+  if (command == "models") return umbel::cli::ModelsCommand(argc - 1, argv + 1);
+  if (command == "predict") return umbel::cli::PredictCommand(argc - 1, argv + 1);
   if (command == "keeper") return umbel::orchestrator::KeeperMain(argc, argv);  // not for people
 #endif
   if (command == "guard") return umbel::process::GuardMain(argc, argv);      // not for people

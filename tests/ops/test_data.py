@@ -15,28 +15,14 @@ from tests.ops.up import make_repository
 EXAMPLE = REPO / "examples" / "ml-repos" / "fashion-mnist-sklearn"
 
 
-def mock(up, **changes) -> str:
-    configuration = {"dataset_name": "mnist", "number_of_partitions": 2, "data_tag": "mnist"} | changes
-    document = {"customerID": "Admin", "mock_data_configuration": configuration}
-    answer = up.request("POST", "mocks", json=document)
-    assert answer.status_code == 201, answer.text
-    return answer.json()["service"]
-
-
-def wait_for_service(up, name: str, state: str) -> dict:
-    version = 0
-    while True:
-        services = {each["name"]: each for each in up.get("services")["services"]}
-        instances = services[name]["instances"]
-        if instances and instances[0]["state"] == state:
-            return services
-        version = up.get(f"changes?since={version}&wait=30")["version"]
-
-
 def test_learners_train_on_their_parts_of_mock_data(up, tmp_path, say):
-    services = wait_for_service(up, mock(up), "completed")
+    assert "no data servers" in up.cli("data").stdout
+    made = up.cli("data", "mock", "--partitions", "2", "--tag", "mnist")
+    assert made.returncode == 0, made.stdout + made.stderr
+    services = {each["name"]: each for each in up.get("services")["services"]}
     servers = [each for name, each in services.items() if name.startswith("mldata")]
     assert len(servers) == 2 and all(each["url"].startswith("grpc://") for each in servers)
+    assert all(each["url"] in up.cli("data").stdout for each in servers)
     repository = tmp_path / "fashion"
     make_repository(EXAMPLE, repository)
     document = sla(repository)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from tests.ops.test_base_case import check_result
 JSON = {"content-type": "application/json"}
 
 
-def test_the_best_model_is_served(up, repository, say):
+def test_the_best_model_is_served(up, repository, tmp_path, say):
     steps = ["build_image_for_trained_model", "deploy_trained_model_image"]
     name = up.submit(sla(repository, post_training_steps=steps))
     check_result(up, up.wait_for(name, {"done", "failed", "cancelled"}))
@@ -40,6 +42,15 @@ def test_the_best_model_is_served(up, repository, say):
         answers[form] = answer.json()["predictions"]
     assert all(each == answers["csv"] for each in answers.values()), answers
     assert all(0 <= each < 10 for each in answers["csv"])
+    file = tmp_path / "rows.csv"
+    file.write_text(csv)
+    asked_by_cli = up.cli("predict", str(file))
+    assert asked_by_cli.returncode == 0, asked_by_cli.stderr
+    assert json.loads(asked_by_cli.stdout)["predictions"] == answers["csv"]
+    file.write_text("a\n1\n")
+    refused = up.cli("predict", str(file), "--project", name)
+    assert refused.returncode == 1 and "answers 400" in refused.stderr, refused.stderr
+    assert name in up.cli("models").stdout
     wrong = httpx.post(url, json={"dataframe_split": {"columns": ["a"], "data": [[1]]}}, timeout=60)
     assert wrong.status_code == 400 and "message" in wrong.json(), wrong.text
     assert up.cli("project", "rm", name).returncode == 0
