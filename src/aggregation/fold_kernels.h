@@ -74,7 +74,8 @@ struct Kernels {
 };
 
 const Kernels& GenericKernels();
-// nullptr where they are not compiled in. Whether the CPU can run them is SupportedKernels' business.
+// nullptr where they are not compiled in. Whether the CPU can run them is SupportedKernels'
+// business.
 const Kernels* Avx2Kernels();
 const Kernels* Avx512Kernels();
 const Kernels* Avx512IfmaKernels();

@@ -78,8 +78,7 @@ Result<bool> Follow(ApiClient& api, const std::string& id) {
   }
 }
 
-Result<int> Submit(ApiClient& api, const ApiFlags& flags, const std::string& file,
-                   bool follow) {
+Result<int> Submit(ApiClient& api, const ApiFlags& flags, const std::string& file, bool follow) {
   UMBEL_ASSIGN(std::string sla, ReadFile(file, size_t{2} << 20));
   // A path that is meant from here is not the manager's to look for.
   json document = json::parse(sla, nullptr, false);
