@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/log.h"
 #include "tracking/mlflow.h"
 #include "tracking/tracker.h"
 
@@ -92,6 +93,11 @@ Json Do(Tracker& tracker, MlflowClient& client, const Json& in) {
 }
 
 int Main(const std::string& url, const std::string& spool) {
+  // Answers have standard output for themselves.
+  if (const Status started = LogStart({}); !started.ok()) {
+    std::cerr << started.error().ToString() << "\n";
+    return 1;
+  }
   Tracker::Options options;
   options.url = url;
   options.spool = spool;
