@@ -23,6 +23,22 @@ QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
+# Answers each line of its input with one; importing MLflow takes longer than all that is asked.
+LOOK = """
+import json, sys, traceback
+from mlflow import MlflowClient
+answers, sys.stdout = sys.stdout, sys.stderr  # MLflow prints addresses of runs
+for line in sys.stdin:
+    asked = json.loads(line)
+    names = asked["given"] | {"client": MlflowClient(asked["url"])}
+    try:
+        exec(asked["code"], names)
+        told = {"out": names["out"]}
+    except Exception:
+        told = {"error": traceback.format_exc()[-3000:]}
+    print(json.dumps(told), file=answers, flush=True)
+"""
+
 
 def program() -> Path | None:
     """$UMBEL_TRACKING_DRIVER, else the newest that has been built."""
@@ -41,6 +57,7 @@ class Mlflow:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen | None = None
+        self._looker: subprocess.Popen | None = None
 
     def start(self) -> None:
         self.home.mkdir(exist_ok=True)
@@ -84,17 +101,21 @@ class Mlflow:
 
     def look(self, code: str, **given: Any) -> Any:
         """Runs `code` with MLflow's own client as `client`; gives what it leaves in `out`."""
-        script = (
-            "import json, sys\nfrom mlflow import MlflowClient\n"
-            "given = json.load(sys.stdin)\nclient = MlflowClient(given.pop('url'))\n"
-            f"globals().update(given)\n{code}\njson.dump(out, sys.stdout)\n"
-        )
-        done = subprocess.run(
-            [VENV / "bin/python", "-c", script], input=json.dumps({"url": self.url, **given}),
-            capture_output=True, text=True, env={**os.environ, **QUIET}, timeout=180, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout)
+        if self._looker is None:
+            self._looker = subprocess.Popen(
+                [VENV / "bin/python", "-c", LOOK], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                text=True, env={**os.environ, **QUIET},
+            )  # fmt: skip
+        asked = {"url": self.url, "code": code, "given": given}
+        print(json.dumps(asked), file=self._looker.stdin, flush=True)
+        told = json.loads(self._looker.stdout.readline())
+        assert "error" not in told, told["error"]
+        return told["out"]
+
+    def close(self) -> None:
+        self.kill()
+        if self._looker:
+            self._looker.communicate(timeout=60)
 
 
 class Driver:
@@ -127,4 +148,4 @@ def serving(home: Path) -> Iterator[Mlflow]:
         server.start()
         yield server
     finally:
-        server.kill()
+        server.close()
