@@ -1,16 +1,12 @@
 #include "cli/api_client.h"
 
 #include <CLI/CLI.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
 #include <charconv>
 #include <filesystem>
-#include <optional>
 
 #include "base/file.h"
 #include "cli/daemon.h"
-#include "http/client.h"
+#include "http/call.h"
 
 namespace umbel::cli {
 namespace {
@@ -120,30 +116,21 @@ Status ApiClient::LogIn() {
 Result<nlohmann::json> ApiClient::Once(std::string_view method, const std::string& path,
                                        const std::string& body,
                                        std::chrono::seconds timeout) const {
-  boost::asio::io_context context(1);
   http::ClientOptions options;
   options.host = host_;
   options.port = port_;
   options.connect_timeout = std::chrono::seconds(5);
-  UMBEL_ASSIGN(const auto client, http::Client::Make(context, options));
-  std::optional<Result<http::ClientResponse>> answer;
-  auto ask = [&]() -> http::Task<void> {
-    http::ClientRequest request(method, "/api/v1/" + path);
-    if (!token_.empty())
-      request.extra_headers = fmt::format("Authorization: Bearer {}\r\n", token_);
-    request.body = body;
-    if (!body.empty()) request.content_type = "application/json";
-    request.timeout = timeout;
-    answer = co_await client->Send(request, kAnswerMax);
-  };
-  boost::asio::co_spawn(context, std::move(ask), boost::asio::detached);
-  context.run();
-  if (!answer) return Fail(Code::kInternal, "the question was not asked");
-  if (!answer->ok())
-    return Fail(Code::kUnavailable, fmt::format("`umbel up` does not answer at {}: {}", url_,
-                                                (*answer).error().message));
-  auto json = nlohmann::json::parse((*answer)->body, nullptr, false);
-  const int status = (*answer)->status;
+  http::ClientRequest request(method, "/api/v1/" + path);
+  if (!token_.empty()) request.extra_headers = fmt::format("Authorization: Bearer {}\r\n", token_);
+  request.body = body;
+  if (!body.empty()) request.content_type = "application/json";
+  request.timeout = timeout;
+  const auto answer = http::CallOnce(std::move(options), request, kAnswerMax);
+  if (!answer.ok())
+    return Fail(Code::kUnavailable,
+                fmt::format("`umbel up` does not answer at {}: {}", url_, answer.error().message));
+  auto json = nlohmann::json::parse(answer->body, nullptr, false);
+  const int status = answer->status;
   if (status >= 200 && status < 300 && !json.is_discarded()) return json;
   const std::string detail = json.is_object() ? json.value("detail", "") : "";
   return Fail(CodeOf(status), detail.empty() ? fmt::format("{} answers {}", url_, status) : detail);

@@ -1,18 +1,14 @@
 // `umbel data`, `models` and `predict`: what goes into training, and what comes out of it.
 #include <CLI/CLI.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
 #include <charconv>
 #include <cstdio>
-#include <optional>
 
 #include "base/file.h"
 #include "cli/api_client.h"
 #include "cli/commands.h"
 #include "cli/settings.h"
 #include "cli/table.h"
-#include "http/client.h"
+#include "http/call.h"
 
 namespace umbel::cli {
 namespace {
@@ -116,21 +112,12 @@ Result<http::ClientOptions> ServerAt(const std::string& url) {
 
 Result<http::ClientResponse> Invoke(const std::string& url, const std::string& type,
                                     std::string body) {
-  boost::asio::io_context context(1);
   UMBEL_ASSIGN(http::ClientOptions options, ServerAt(url));
-  UMBEL_ASSIGN(const auto client, http::Client::Make(context, std::move(options)));
-  std::optional<Result<http::ClientResponse>> answer;
-  auto ask = [&]() -> http::Task<void> {
-    http::ClientRequest request("POST", "/invocations");
-    request.content_type = type;
-    request.body = std::move(body);
-    request.timeout = std::chrono::minutes(5);
-    answer = co_await client->Send(request, kInputMax);
-  };
-  boost::asio::co_spawn(context, std::move(ask), boost::asio::detached);
-  context.run();
-  if (!answer) return Fail(Code::kInternal, "the question was not asked");
-  return std::move(*answer);
+  http::ClientRequest request("POST", "/invocations");
+  request.content_type = type;
+  request.body = std::move(body);
+  request.timeout = std::chrono::minutes(5);
+  return http::CallOnce(std::move(options), request, kInputMax);
 }
 
 /// What a server that refuses an input says: MLflow's message, and of a trace the last line.

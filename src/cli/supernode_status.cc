@@ -1,15 +1,11 @@
 // `umbel supernode status`: what the SuperNode on a port is doing, for a person.
 #include <CLI/CLI.hpp>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "cli/commands.h"
 #include "cli/settings.h"
-#include "http/client.h"
+#include "http/call.h"
 
 namespace umbel::cli {
 namespace {
@@ -17,22 +13,13 @@ namespace {
 constexpr size_t kAnswerMax = size_t{64} << 20;
 
 Result<std::string> Ask(const http::ClientOptions& options) {
-  boost::asio::io_context context(1);
-  UMBEL_ASSIGN(const auto client, http::Client::Make(context, options));
-  std::optional<Result<http::ClientResponse>> answer;
-  auto ask = [&]() -> http::Task<void> {
-    http::ClientRequest request("GET", "/v1/umbel/node-status");
-    request.timeout = std::chrono::seconds(5);
-    answer = co_await client->Send(request, kAnswerMax);
-  };
-  boost::asio::co_spawn(context, std::move(ask), boost::asio::detached);
-  context.run();
-  if (!answer) return Fail(Code::kInternal, "the question was not asked");
-  if (!answer->ok()) return Fail((*answer).error());
-  if ((*answer)->status != 200)
+  http::ClientRequest request("GET", "/v1/umbel/node-status");
+  request.timeout = std::chrono::seconds(5);
+  UMBEL_ASSIGN(http::ClientResponse answer, http::CallOnce(options, request, kAnswerMax));
+  if (answer.status != 200)
     return Fail(Code::kUnavailable, fmt::format("{}:{} is no SuperNode of umbel's (it answers {})",
-                                                options.host, options.port, (*answer)->status));
-  return std::move((*answer)->body);
+                                                options.host, options.port, answer.status));
+  return std::move(answer.body);
 }
 
 void Show(const nlohmann::json& status) {

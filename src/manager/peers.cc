@@ -1,16 +1,12 @@
 #include "manager/peers.h"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/post.hpp>
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "http/client.h"
+#include "http/call.h"
 #include "manager/child.h"
 #include "manager/git.h"
 #include "manager/mlflow_lock.h"
@@ -78,25 +74,14 @@ RoundSeen ToSeen(const pb::RoundRecord& record) {
 /// One GET. returns  its status; 0: nobody answers.
 int StatusOf(const std::string& host, uint16_t port, const std::string& path,
              const std::stop_token& stop) {
-  boost::asio::io_context context(1);
   http::ClientOptions options;
   options.host = host;
   options.port = port;
   options.connect_timeout = std::chrono::seconds(2);
-  auto client = http::Client::Make(context, options);
-  if (!client.ok()) return 0;
-  int status = 0;
-  auto ask = [&]() -> http::Task<void> {
-    http::ClientRequest request("GET", path);
-    request.timeout = std::chrono::seconds(10);
-    const auto answer = co_await (*client)->Send(request, 1 << 20);
-    if (answer.ok()) status = answer->status;
-  };
-  const std::stop_callback cancel(stop,
-                                  [&] { boost::asio::post(context, [&] { (*client)->Close(); }); });
-  boost::asio::co_spawn(context, std::move(ask), boost::asio::detached);
-  context.run();
-  return status;
+  http::ClientRequest request("GET", path);
+  request.timeout = std::chrono::seconds(10);
+  const auto answer = http::CallOnce(std::move(options), request, 1 << 20, stop);
+  return answer.ok() ? answer->status : 0;
 }
 
 class RealPeers final : public Peers {
