@@ -1,6 +1,8 @@
 #include <fmt/core.h>
 
+#include <chrono>
 #include <cstdio>
+#include <thread>
 
 #include "cli/settings.h"
 #include "commands.h"
@@ -32,6 +34,7 @@ struct Values {
   double alpha = 0.5;
   uint64_t seed = 0;
   int64_t rows = 0;
+  int64_t wait = 0;
   std::vector<std::string> to;
   std::string fashion_mnist = "/usr/share/datasets/fashion-mnist";
   std::string digits = UMBEL_DIGITS_FILE;
@@ -64,14 +67,29 @@ Result<dataset::Partitions> Split(const Values& v, const dataset::LabelledImages
   return dataset::SplitDirichlet(std::span(images.labels).first(rows), parts, v.alpha, v.seed);
 }
 
+constexpr std::chrono::milliseconds kPause{200};
+
+/// A server that answers, once it does, until `deadline`.
+Result<std::unique_ptr<Client>> Reach(const Target& target, const std::string& tag,
+                                      std::chrono::steady_clock::time_point deadline) {
+  for (;;) {
+    UMBEL_ASSIGN(auto client, Client::Connect(target));
+    const auto listed = client->List({tag});
+    if (listed.ok()) return client;
+    if (listed.error().code != Code::kUnavailable || std::chrono::steady_clock::now() >= deadline)
+      return Fail(listed.error());
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
 Status Mock(const Values& v, const TargetFlags& flags) {
   UMBEL_TRY(dataset::CheckTag(v.tag));
+  // Before the work: a location where nobody answers.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(v.wait);
   std::vector<std::unique_ptr<Client>> clients;
   for (const std::string& location : v.to) {
     UMBEL_ASSIGN(const Target target, flags.For(location));
-    UMBEL_ASSIGN(auto client, Client::Connect(target));
-    // Before the work: a location where nobody answers.
-    UMBEL_TRY(client->List({v.tag}));
+    UMBEL_ASSIGN(auto client, Reach(target, v.tag, deadline));
     clients.push_back(std::move(client));
   }
   if (v.dataset == "mnist")
@@ -116,6 +134,9 @@ int MockCommand(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--to", v.to, "Location of a data server; may be given again")->required();
+  app.add_option("--wait", v.wait, "Seconds to wait for data servers that are starting")
+      ->check(CLI::Range(0, 24 * 3600))
+      ->capture_default_str();
   app.add_option("--fashion-mnist-dir", v.fashion_mnist, "Folder of Fashion-MNIST's files")
       ->capture_default_str();
   app.add_option("--digits-file", v.digits, "scikit-learn's digits.csv.gz");

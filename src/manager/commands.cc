@@ -198,7 +198,9 @@ InstanceSpec MockSpec(const Options& options, const MockSla& mock, const Service
                     "--partitions",
                     std::to_string(mock.partitions),
                     "--tag",
-                    mock.tag};
+                    mock.tag,
+                    "--wait",
+                    "60"};
   for (const std::string& location : locations)
     spec.arguments.insert(spec.arguments.end(), {"--to", location});
   spec.environment = PlainEnvironment(options.state);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import gzip
 import io
 import json
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.dataserver.server import get, names, run
+from tests.harness.servers import free_port
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -63,6 +65,19 @@ def test_fashion_mnist_over_two_servers(serve, tmp_path, fashion):
     assert counted(pixels(whole), whole["label"].to_pylist()) == counted(
         images[:3000], labels[:3000].tolist()
     )
+
+
+def test_a_server_that_is_only_starting_is_waited_for(serve, tmp_path):
+    port = free_port()
+    words = ("--dataset", "digits", "--tag", "d", "--to", f"grpc://127.0.0.1:{port}")
+    assert "refused" in mock(tmp_path, *words, ok=False).stderr
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(mock, tmp_path, *words, "--wait", "60")
+        with pytest.raises(concurrent.futures.TimeoutError):
+            waiting.result(0.5)
+        server = serve(port=str(port))
+        assert "1797 rows to" in waiting.result().stdout
+    assert len(names(server.client(), "d")) == 1
 
 
 def test_columns_and_metadata(server, tmp_path, fashion):
