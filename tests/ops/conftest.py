@@ -19,13 +19,13 @@ def repository(tmp_path):
 
 
 @pytest.fixture
-def up(tmp_path):
-    """A running `umbel up`; nothing of it is left after the test."""
+def up(request, tmp_path):
+    """A running `umbel up`, with the flags it is parametrized by; nothing of it is left after the test."""
     if not have_umbel():
         pytest.skip("umbel is not built")
     if subprocess.run(["git", "--version"], capture_output=True).returncode:
         pytest.skip("there is no git")
-    one = Up(tmp_path / "up")
+    one = Up(tmp_path / "up", **getattr(request, "param", {}))
     one.start()
     yield one
     one.remove_all()

@@ -50,6 +50,7 @@ def check_result(up, project: dict) -> None:
     assert metrics(with_model[0])["accuracy"] == pytest.approx(best["accuracy"])
 
 
+@pytest.mark.parametrize("up", [{"mlflow-python": ""}], indirect=True, ids=["own MLflow"])
 def test_an_sla_becomes_a_logged_model(up, repository, tmp_path, say):
     file = tmp_path / "sla.json"
     file.write_text(json.dumps(sla(repository)))

@@ -1,7 +1,6 @@
 """`umbel up` as a test has it: started, asked, killed, and nothing of it left behind.
 
-Environments are costly: with UMBEL_OPS_CACHE=DIR they are kept there between runs, and
-UMBEL_MLFLOW_PYTHON names an interpreter with MLflow. UMBEL_OPS_PYTHON is the site's interpreter.
+Environments are costly, and stay from session to session: the builder knows which are still right.
 """
 
 from __future__ import annotations
@@ -19,17 +18,21 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.harness.servers import free_port, umbel_bin, wait_until
+from tests.harness.servers import REPO, free_port, umbel_bin, wait_until
 
 DIGITS = Path(__file__).parent / "digits"
+ENVIRONMENTS = REPO / "build" / "ops" / "environments"
+MLFLOW = REPO / ".venv-mlflow" / "bin" / "python"
+# A commit is part of what an environment is known by.
+SAME_COMMIT = {f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
 
 
 def make_repository(source: Path, target: Path) -> str:
-    """A git repository with the files of `source`; its only commit."""
-    shutil.copytree(source, target)
+    """A git repository with the files of `source`; its only commit, which is always the same."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-C", str(target), "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
-        subprocess.run([*git, *command], check=True)
+        subprocess.run([*git, *command], check=True, env=os.environ | SAME_COMMIT)
     return subprocess.run(
         [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -45,7 +48,8 @@ class Up:
         self.port = free_port()
         self.flags = {
             "host": host,
-            "python": os.environ.get("UMBEL_OPS_PYTHON", sys.executable),
+            "python": sys.executable,
+            "mlflow-python": MLFLOW if MLFLOW.exists() else "",
             "tracking-port": free_port(),
             "aggregator-port": free_port(),
             "serving-port": free_port(),
@@ -53,15 +57,10 @@ class Up:
             "oakestra-port": free_port(),
             "data-port": free_port(),
         } | flags
-        if mlflow := os.environ.get("UMBEL_MLFLOW_PYTHON"):
-            self.flags["mlflow-python"] = mlflow
         self.process: subprocess.Popen | None = None
         state.mkdir(parents=True, exist_ok=True)
-        if cache := os.environ.get("UMBEL_OPS_CACHE"):
-            for name in ("environments", "mlflow"):
-                shared = Path(cache, name)
-                shared.mkdir(parents=True, exist_ok=True)
-                (state / name).symlink_to(shared)
+        ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+        (state / "environments").symlink_to(ENVIRONMENTS)
 
     def start(self) -> None:
         command = [str(umbel_bin()), "up", "--state", str(self.state), "--port", str(self.port)]
