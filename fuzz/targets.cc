@@ -26,11 +26,9 @@ std::span<const Target> Targets() {
       {"partial_aggregate", PartialAggregate},
       {"xgb_model", XgbModel},
       {"exact_sum", ExactSum},
-#ifdef UMBEL_OPERATIONS
       {"mlflow_answer", MlflowAnswer},
       {"data_request", DataRequest},
       {"data_images", DataImages},
-#endif
   };
   return kTargets;
 }

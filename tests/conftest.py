@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
 from pathlib import Path
 
@@ -15,11 +14,6 @@ if str(REPO) not in sys.path:
     sys.path.insert(0, str(REPO))
 
 from tests.harness import servers  # noqa: E402  (needs the path above)
-
-# The operations plane is built and tested with UMBEL_OPERATIONS=1: see docs/status.md.
-OPERATIONS = ("dataserver", "flops", "ops", "tracking")
-if os.environ.get("UMBEL_OPERATIONS") != "1":
-    collect_ignore = list(OPERATIONS)
 
 
 class Said:

@@ -7,11 +7,9 @@
 
 #include "base/version.h"
 #include "cli/commands.h"
+#include "orchestrator/local/keeper.h"
 #include "process/confined.h"
 #include "process/process.h"
-#ifdef UMBEL_OPERATIONS
-#include "orchestrator/local/keeper.h"
-#endif
 
 namespace {
 
@@ -19,9 +17,7 @@ constexpr const char* kHelp = R"(umbel - federated learning as an operation
 
 Usage: umbel COMMAND [options]
 
-)"
-#ifdef UMBEL_OPERATIONS
-                              R"(Projects:
+Projects:
   up          Run projects on this machine: manager, nodes and API in one process
   project     Submit, list, show, stop, resume and remove projects
   ps          Services and their instances
@@ -32,9 +28,7 @@ Usage: umbel COMMAND [options]
   models      Models that projects have logged
   predict     Ask a served model
 
-)"
-#endif
-                              R"(Training:
+Training:
   superlink   Serve SuperNodes, ServerApps and the flwr command (in place of flower-superlink)
   supernode   Run ClientApps at a site (in place of flower-supernode)
   run         Train an app by native rounds, without a ServerApp (in place of flwr run)
@@ -51,7 +45,6 @@ int main(int argc, char** argv) {
   if (command == "superlink") return umbel::cli::SuperLinkCommand(argc - 1, argv + 1);
   if (command == "supernode") return umbel::cli::SuperNodeCommand(argc - 1, argv + 1);
   if (command == "run") return umbel::cli::RunCommand(argc - 1, argv + 1);
-#ifdef UMBEL_OPERATIONS
   if (command == "up") return umbel::cli::UpCommand(argc - 1, argv + 1);
   if (command == "project") return umbel::cli::ProjectCommand(argc - 1, argv + 1);
   if (command == "ps") return umbel::cli::PsCommand(argc - 1, argv + 1);
@@ -62,9 +55,8 @@ int main(int argc, char** argv) {
   if (command == "models") return umbel::cli::ModelsCommand(argc - 1, argv + 1);
   if (command == "predict") return umbel::cli::PredictCommand(argc - 1, argv + 1);
   if (command == "keeper") return umbel::orchestrator::KeeperMain(argc, argv);  // not for people
-#endif
-  if (command == "guard") return umbel::process::GuardMain(argc, argv);      // not for people
-  if (command == "confine") return umbel::process::ConfineMain(argc, argv);  // nor this
+  if (command == "guard") return umbel::process::GuardMain(argc, argv);         // not for people
+  if (command == "confine") return umbel::process::ConfineMain(argc, argv);     // nor this
   if (command == "--version" || command == "-V") {
     fmt::print("umbel {} (speaks Flower 1.41)\n", umbel::kVersion);
     return 0;
