@@ -21,7 +21,7 @@ import psutil
 from tests.harness.servers import REPO, free_port, umbel_bin, wait_until
 
 DIGITS = Path(__file__).parent / "digits"
-ENVIRONMENTS = REPO / "build" / "ops" / "environments"
+ENVIRONMENTS = REPO / "build" / "environments"  # the demo's too
 MLFLOW = REPO / ".venv-mlflow" / "bin" / "python"
 # A commit is part of what an environment is known by.
 SAME_COMMIT = {f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
@@ -30,8 +30,8 @@ SAME_COMMIT = {f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "
 def make_repository(source: Path, target: Path) -> str:
     """A git repository with the files of `source`; its only commit, which is always the same."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    git = ["git", "-C", str(target), "-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
+    git = ["git", "-C", str(target), "-c", "user.name=Umbel", "-c", "user.email=umbel@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "example"]):
         subprocess.run([*git, *command], check=True, env=os.environ | SAME_COMMIT)
     return subprocess.run(
         [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
