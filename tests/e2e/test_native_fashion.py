@@ -89,3 +89,37 @@ def test_both_ways_in_learn_as_flower_does(curves, say):
     say(f"accuracy after {ROUNDS} rounds: {curves['upstream'][-1]:.4f}")
     np.testing.assert_allclose(curves["umbel"], curves["upstream"], rtol=1e-5)
     np.testing.assert_allclose(curves["run"], curves["upstream"], rtol=1e-5)
+
+
+@pytest.mark.soak
+def test_flower_itself_depends_on_the_order_of_replies(say):
+    """The yardstick for the above: three sites, Flower's own mean, replies in node order and in reverse."""
+    from flwr.app import MetricRecord, RecordDict
+    from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+
+    sites = [
+        fashion_data.load_site("/usr/share/datasets/fashion-mnist", a, b)[0]
+        for a, b in itertools.pairwise((0.0, 0.5, 0.8, 1.0))
+    ]
+    test = fashion_data.load_test("/usr/share/datasets/fashion-mnist")
+
+    def curve(step: int) -> list[float]:
+        weights, found = fashion_model.initial_weights(128, 1), []
+        for number in range(1, ROUNDS + 1):
+            replies = []
+            for site in sites:
+                own = {name: array.copy() for name, array in weights.items()}
+                rng = np.random.default_rng([1, number])
+                fashion_model.train(
+                    own, site, epochs=2, batch_size=64, learning_rate=0.02, rng=rng
+                )
+                metrics = MetricRecord({"num-examples": len(site)})
+                replies.append(RecordDict({"a": fashion_model.to_record(own), "m": metrics}))
+            mean = aggregate_arrayrecords(replies[::step], "num-examples")
+            weights = fashion_model.from_record(mean)
+            found.append(fashion_model.evaluate(weights, test)[1])
+        return found
+
+    forward, backward = curve(1), curve(-1)
+    say(f"in order {forward}\nin reverse {backward}")
+    assert forward != backward

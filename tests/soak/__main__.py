@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.servers import REPO
-from tests.soak import crash, fuzz, native_crash, node_crash, simulation
+from tests.soak import crash, exact, fuzz, native_crash, node_crash, simulation
 
 HEADER = """# Soak runs
 
@@ -68,6 +68,7 @@ ROWS = {
     "7": Row("hostile peers", 1, pytest_row("tests/hostile")),
     "6": Row("fuzzing, seconds a target", 600, fuzz.soak),
     # Of native rounds.
+    "r1": Row("exact means at full size", 1, exact.soak),
     "r3": Row("native rounds: Fashion-MNIST beside Flower", 1,
               pytest_row("tests/e2e/test_native_fashion.py")),
     "10": Row("native rounds: kill -9 of the SuperLink", 100, native_crash.soak),
