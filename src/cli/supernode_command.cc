@@ -63,6 +63,7 @@ struct Values {
   std::string python = "python3";
   int64_t max_parallel = std::max<int64_t>(1, std::thread::hardware_concurrency());
   bool allow_install = false;
+  std::string preload;
   int64_t limit_time = 0, limit_memory = 0, limit_processes = 0, limit_files = 0;
   int64_t limit_output = 16;
   bool no_network = false;
@@ -106,6 +107,8 @@ void Declare(Settings& s, Values& v) {
            "stock: Flower's own flwr-clientapp",
            {"worker", "resident", "stock"});
   s.Text(&v.python, "python", "Interpreter with Flower and what the apps need");
+  s.Text(&v.preload, "preload",
+         "FAB that is loaded before this node connects, so that its first message finds it ready");
   s.Number(&v.max_parallel, "max-parallel", "Messages that are worked on at one time", 1, 4096);
   s.Flag(&v.allow_install, "allow-runtime-dependency-installation",
          "Install what an app needs, with the interpreter's uv");
@@ -160,6 +163,7 @@ Options ToOptions(const Values& v) {
   o.python = v.python;
   o.max_parallel = static_cast<size_t>(v.max_parallel);
   o.install_dependencies = v.allow_install;
+  o.preload = v.preload;
   o.limits.wall_time = std::chrono::seconds(v.limit_time);
   o.limits.memory_bytes = static_cast<uint64_t>(v.limit_memory) << 20;
   o.limits.processes = static_cast<uint64_t>(v.limit_processes);

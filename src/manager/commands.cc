@@ -151,6 +151,8 @@ InstanceSpec LearnerSpec(const Options& options, const Project& project, const S
                     "1",
                     "--python",
                     Fact(project, "python"),
+                    "--preload",
+                    Fact(project, "fab"),
                     "--node-config",
                     fmt::format("partition-id={} num-partitions={}", number, sla.min_available),
                     "--state-dir",

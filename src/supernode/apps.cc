@@ -1,5 +1,6 @@
 #include "supernode/apps.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "flower/fab.h"
 #include "flower/fab_install.h"
@@ -10,6 +11,10 @@
 
 namespace umbel::supernode {
 namespace pb = flwr::proto;
+
+namespace {
+constexpr size_t kFabMax = size_t{1} << 30;
+}  // namespace
 
 Apps::Apps(std::string root, std::optional<gid_t> readable_by, Rules rules,
            boost::asio::thread_pool& pool)
@@ -45,6 +50,16 @@ Task<Result<std::shared_ptr<const RunInfo>>> Apps::Ask(FleetClient& fleet, NodeI
                            {"app", fmt::format("{}=={}", info->app->fab_id, info->app->version)},
                            {"fab", info->app->hash.Hex().substr(0, 8)}});
   co_return std::shared_ptr<const RunInfo>(std::move(info));
+}
+
+Task<Result<std::shared_ptr<const App>>> Apps::FromFile(const std::string& path) {
+  auto work = [this, path]() -> Result<std::shared_ptr<const App>> {
+    FabReply fab;
+    UMBEL_ASSIGN(fab.content, ReadFile(path, kFabMax));
+    const std::string hash = tensor::Sha256Of(fab.content).Hex();
+    return Install(std::move(fab), hash);
+  };
+  co_return co_await http::RunOn(pool_, std::move(work));
 }
 
 Result<std::shared_ptr<const App>> Apps::Install(FabReply fab, const std::string& wanted) const {

@@ -38,6 +38,8 @@ class Apps {
   /// errors  kPermissionDenied with wire code kRefusedFab: a rule of this site; the message is the
   ///         sentence for the reply; kInvalidArgument: the FAB is broken; else FleetClient's.
   Task<Result<std::shared_ptr<const RunInfo>>> RunOf(FleetClient& fleet, NodeId node, RunId run_id);
+  /// The FAB in a file of this site's, held to the same rules.
+  Task<Result<std::shared_ptr<const App>>> FromFile(const std::string& path);
   void Drop(RunId run_id) { runs_.erase(run_id); }
   const std::map<RunId, std::shared_ptr<const RunInfo>>& runs() const { return runs_; }
 

@@ -65,6 +65,10 @@ class Host {
   /// A run has begun: what can be done before its first message exists is done now. May be called
   /// again for the same run; does not wait.
   virtual void Prepare(std::shared_ptr<const RunInfo> run) = 0;
+  /// Loads an app whose runs are still to come, and waits until it is: it may read its data then.
+  /// Hosts that keep nothing loaded do nothing.
+  /// errors  what the app says; its runs will be told the same.
+  virtual Task<Status> Preload(std::shared_ptr<const App>) { co_return Status{}; }
   /// Runs one job to its end. Jobs of one series come one after another; others side by side.
   /// errors  kCancelled: Stop() was called, or `cancelled` woke (the run is over): nothing to send;
   ///         anything else: the host itself is at fault, and the node tries again, at most twice.

@@ -34,6 +34,7 @@ struct Options {
   bool install_dependencies = false;
   Limits limits;
   bool unlimited = false;  // run even where the limits cannot be enforced
+  std::string preload;     // file of a FAB that is loaded before the sites connect; "": none
 
   std::string trusted_entities;  // file
   std::vector<std::string> allow_fabs;

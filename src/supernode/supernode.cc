@@ -326,10 +326,34 @@ class SuperNodeImpl final : public SuperNode {
       nodes_.push_back(std::move(node));
     }
     live_ = nodes_.size();
-    for (const auto& node : nodes_) {
-      asio::co_spawn(executor, RunNode(*node), asio::detached);
-    }
+    asio::co_spawn(executor, RunNodes(), asio::detached);
     return {};
+  }
+
+  Task<void> RunNodes() {
+    if (!options_.preload.empty()) co_await Preload();
+    for (const auto& node : nodes_)
+      asio::co_spawn(server_->context(), RunNode(*node), asio::detached);
+  }
+
+  /// What goes wrong here is no reason to stay away: the first message is answered with it.
+  Task<void> Preload() {
+    const auto began = std::chrono::steady_clock::now();
+    const auto app = co_await apps_->FromFile(options_.preload);
+    Status loaded;
+    if (app.ok()) {
+      LogInfo("loading the app before connecting", {{"app", (*app)->fab_id}});
+      loaded = co_await host_->Preload(*app);
+    } else {
+      loaded = Fail(app.error());
+    }
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+    if (loaded.ok()) {
+      LogInfo("the app is loaded", {{"seconds", fmt::format("{:.1f}", took.count())}});
+    } else if (!leaving_) {
+      LogWarn("the app cannot be loaded ahead",
+              {{"file", options_.preload}, {"error", loaded.error().message}});
+    }
   }
 
   Task<void> RunNode(Node& node) {
@@ -500,6 +524,12 @@ Status Validate(const Options& options) {
                 "use --clientapp-host worker or resident");
   if (options.ssl_certfile.empty() != options.ssl_keyfile.empty())
     return Fail(Code::kInvalidArgument, "--ssl-certfile and --ssl-keyfile go together");
+  if (!options.preload.empty() && options.host_kind != HostKind::kWorker &&
+      options.host_kind != HostKind::kResident)
+    return Fail(Code::kInvalidArgument,
+                fmt::format("--preload '{}': only --clientapp-host worker and resident keep apps "
+                            "loaded",
+                            options.preload));
   for (int64_t site = 0; site < options.count; ++site)
     UMBEL_TRY(flower::ParseNodeConfig(flower::ExpandNodeConfig(
         options.node_config, static_cast<uint64_t>(site), static_cast<uint64_t>(options.count))));

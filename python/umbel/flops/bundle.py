@@ -121,6 +121,9 @@ clientapp = "umbel_client_app:app"
 
 [tool.flwr.app.config]
 ml-model-flavor = "{flavor}"
+
+[tool.umbel.clientapp]
+host = "spawn"
 """
 
 

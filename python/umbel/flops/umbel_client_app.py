@@ -38,6 +38,18 @@ _NODE_CONFIG = {"umbel-data": "UMBEL_DATA", "umbel-data-tags": "UMBEL_DATA_TAGS"
 _model: umbel_model.Model | None = None
 
 
+def _say(what: str, started: float) -> None:
+    print(f"{what} ({time.monotonic() - started:.1f} s)", flush=True)
+
+
+def _load() -> umbel_model.Model:
+    started = time.monotonic()
+    model = umbel_model.Model(os.path.dirname(os.path.abspath(__file__)))
+    model.take_data()
+    _say("model and data are ready", started)
+    return model
+
+
 def _learner(context: Context) -> umbel_model.Model:
     global _model
     if _model is None:
@@ -46,12 +58,21 @@ def _learner(context: Context) -> umbel_model.Model:
                 os.environ[variable] = str(context.node_config[key])
         if flavor := context.run_config.get("ml-model-flavor"):
             os.environ.setdefault("ML_MODEL_FLAVOR", str(flavor))  # flops_utils looks there
-        started = time.monotonic()
-        model = umbel_model.Model(os.path.dirname(os.path.abspath(__file__)))
-        model.take_data()
-        _say("model and data are ready", started)
-        _model = model  # only now: data that could not be had is asked for again
+        _model = _load()  # what fails is tried again with the next message
     return _model
+
+
+def _load_ahead() -> None:
+    """A learner holds its data before it connects; what fails is tried again by its first message."""
+    global _model
+    try:
+        _model = _load()
+    except Exception as error:
+        print(f"not ready yet: {error}", flush=True)
+
+
+if "UMBEL_LEARNER" in os.environ:  # it is loaded for the one project it is of
+    _load_ahead()
 
 
 def _global_model(message: Message) -> list:
@@ -61,10 +82,6 @@ def _global_model(message: Message) -> list:
     except ValueError:
         raise umbel_model.ModelError(f"the global model's arrays are named {sorted(record)}")
     return [record[key].numpy() for key in keys]
-
-
-def _say(what: str, started: float) -> None:
-    print(f"{what} ({time.monotonic() - started:.1f} s)", flush=True)
 
 
 @app.train()

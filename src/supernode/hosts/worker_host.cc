@@ -89,6 +89,15 @@ class WorkerHost final : public Host {
     if (!stopping_) Background(Warm(std::move(run)));
   }
 
+  Task<Status> Preload(std::shared_ptr<const App> app) override {
+    if (stopping_) co_return Fail(Code::kCancelled, "stopping");
+    ++background_;
+    const Status loaded = co_await LoadAhead(WorkersOf(app));
+    --background_;
+    bell_.Ring();
+    co_return loaded;
+  }
+
   Task<Result<Outcome>> Run(const Job& job) override {
     if (stopping_) co_return Fail(Code::kCancelled, "stopping");
     ++background_;  // Stop() waits for us: what we refer to stays
@@ -108,7 +117,9 @@ class WorkerHost final : public Host {
     UMBEL_CO_ASSIGN(auto out, Spool::Create(job.spool_path));
     AppWorkers& app = WorkersOf(job.run->app);
     ++app.jobs;
+    const auto running = running_.insert(job.run->series_id);
     auto outcome = co_await RunOnChild(job, app, *records, *state, out);
+    running_.erase(running);
     --app.jobs;
     app.used = ++tick_;
     if (!stopping_) Background(Trim());
@@ -210,8 +221,25 @@ class WorkerHost final : public Host {
     return entry->second;
   }
 
+  Task<Status> LoadAhead(AppWorkers& app) {
+    ++app.jobs;
+    const auto loaded = co_await Loaded(app, RunId{});
+    --app.jobs;
+    if (!loaded.ok()) co_return Fail(loaded.error());
+    if (!loaded->ok) co_return Fail(Code::kFailedPrecondition, loaded->reason);
+    co_return Status{};
+  }
+
+  bool Seated(SeriesId series) const {
+    return running_.contains(series) ||
+           std::any_of(residents_.begin(), residents_.end(),
+                       [series](const auto& entry) { return entry.first.second == series; });
+  }
+
   Task<void> Warm(std::shared_ptr<const RunInfo> run) {
     AppWorkers& app = WorkersOf(run->app);
+    // One that stays for the series is all it needs: what an app holds may be large.
+    if (resident_ && Seated(run->series_id)) co_return;
     ++app.jobs;
     if (!app.server && app.spares.empty()) static_cast<void>(co_await Loaded(app, run->run_id));
     --app.jobs;
@@ -294,7 +322,7 @@ class WorkerHost final : public Host {
       seat.worker = std::move(app.spares.front());
       app.spares.pop_front();
       single_use_.insert(seat.worker);
-      Background(KeepSpare(app));
+      if (!resident_) Background(KeepSpare(app));
     } else {
       seat.worker = app.server;
     }
@@ -597,6 +625,7 @@ class WorkerHost final : public Host {
   std::shared_ptr<WorkerProcess> idle_;
   std::map<Digest, AppWorkers> apps_;
   std::map<std::pair<NodeId, SeriesId>, Resident> residents_;
+  std::multiset<SeriesId> running_;  // series whose messages are worked on
   std::set<std::shared_ptr<WorkerProcess>> single_use_;
   http::Bell bell_{executor_};
   uint64_t tick_ = 0;

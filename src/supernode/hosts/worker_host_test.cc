@@ -131,6 +131,12 @@ class WorkerHostTest : public ::testing::Test {
                             kept ? groups_.get() : nullptr, resident, clock_, 1);
     });
   }
+  void AwaitDescribed(const std::string& wanted) {
+    const auto until = Steady::now() + seconds(240);
+    const auto describe = [&] { return thread_.On([&] { return host_->Describe(); }); };
+    while (describe() != wanted && Steady::now() < until) std::this_thread::yield();
+    EXPECT_EQ(describe(), wanted);
+  }
   void StopHost() {
     if (!host_) return;
     Finish(thread_.Spawn(host_->Stop(seconds(5))));
@@ -384,12 +390,35 @@ TEST_F(WorkerHostTest, AResidentThatMayNotBeForkedIsLetGoOfWhole) {
   EXPECT_EQ(Number(second, "calls"), 2);
   EXPECT_EQ(Number(second, "pid"), Number(first, "pid"));
   IsError(Run(MakeJob("end", {{"status", int64_t{4}}})), 8, "It ended with status 4.");
-  // Its end is not counted for ever: the one that is idle, and a spare.
-  const auto until = Steady::now() + seconds(240);
-  const auto describe = [&] { return thread_.On([&] { return host_->Describe(); }); };
-  while (describe() != "2 workers, 1 apps, 0 ClientApps" && Steady::now() < until)
-    std::this_thread::yield();
-  EXPECT_EQ(describe(), "2 workers, 1 apps, 0 ClientApps");
+  // Its end is not counted for ever: there is the one that is idle.
+  AwaitDescribed("1 workers, 1 apps, 0 ClientApps");
+}
+
+TEST_F(WorkerHostTest, AResidentThatIsLoadedAheadIsLoadedOnce) {
+  UMBEL_NEEDS_PYTHON();
+  DeclareSpawn();
+  Open(true);
+  const Status loaded = Finish(thread_.Spawn(host_->Preload(run_->app)));
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  AwaitDescribed("2 workers, 1 apps, 0 ClientApps");  // it, and the one that is idle
+  const auto prepare = [&] { thread_.On([&] { host_->Prepare(run_); }); };
+  prepare();
+  const auto first = Run(MakeJob("counts"));
+  prepare();
+  const auto second = Run(MakeJob("counts"));
+  EXPECT_EQ(Number(second, "calls"), 2);
+  EXPECT_EQ(Number(second, "pid"), Number(first, "pid"));
+  AwaitDescribed("2 workers, 1 apps, 1 ClientApps");
+}
+
+TEST_F(WorkerHostTest, AnAppThatCannotBeLoadedAheadSaysWhy) {
+  UMBEL_NEEDS_PYTHON();
+  auto app = std::make_shared<App>(*run_->app);
+  app->clientapp = "nowhere:app";
+  Open(true);
+  const Status loaded = Finish(thread_.Spawn(host_->Preload(app)));
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_NE(loaded.error().message.find("nowhere"), std::string::npos) << loaded.error().message;
 }
 
 TEST_F(WorkerHostTest, StopEndsJobsWhereverTheyAre) {
