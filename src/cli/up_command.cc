@@ -189,7 +189,7 @@ Result<manager::Options> ToOptions(const Values& v) {
   if (!o.dataserver.empty()) {
     UMBEL_ASSIGN(o.sockets, SocketsFolder(o.state));
   }
-  o.isolated = process::CanLeaveNetwork();
+  o.isolated = process::TryIsolation().ok();
   if (!o.isolated && !v.allow_unisolated)
     return Fail(Code::kFailedPrecondition,
                 "this machine gives no network namespaces, so learners' user code could reach what "

@@ -3,7 +3,9 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -11,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +35,7 @@ struct Arguments {
   std::map<std::string_view, uint64_t> numbers;
   std::vector<int> keep;  // rising
   const char* directory = nullptr;
+  View view;
   char** command = nullptr;
 
   uint64_t number(std::string_view name) const {
@@ -43,7 +47,7 @@ struct Arguments {
 constexpr std::string_view kNumbers[] = {
     "--uid",           "--gid",        "--open-files", "--file-bytes", "--processes",
     "--address-space", "--no-network", "--subreaper",  "--parent",     "--oom-score-more",
-    "--report-fd"};
+    "--report-fd",     "--view"};
 
 bool Parse(int argc, char** argv, Arguments* out) {
   for (int i = 2; i < argc; ++i) {
@@ -55,6 +59,12 @@ bool Parse(int argc, char** argv, Arguments* out) {
     if (++i >= argc) return false;
     if (name == "--directory") {
       out->directory = argv[i];
+    } else if (name == "--shown") {
+      out->view.shown.emplace_back(argv[i]);
+    } else if (name == "--writable") {
+      out->view.writable.emplace_back(argv[i]);
+    } else if (name == "--temporary") {
+      out->view.temporary = argv[i];
     } else if (name == "--keep") {
       for (const char* text = argv[i]; *text != '\0'; text += *text == ',') {
         char* end = nullptr;
@@ -99,31 +109,36 @@ Status RaiseOomScore(uint64_t more) {
   return {};
 }
 
-/// Who is not root has network namespaces only within a user namespace of its own; it stays who it
-/// is there.
-Status LeaveNetworkAsUser() {
+/// Enters a user namespace, in which we stay who we are. proc: where it can be written.
+Status EnterUserNamespace(int proc, int more) {
   const uid_t uid = ::getuid();
   const gid_t gid = ::getgid();
-  if (::unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
-    return SystemFailure("cannot take the network away");
+  if (::unshare(CLONE_NEWUSER | more) != 0) return SystemFailure("cannot make a user namespace");
   const std::pair<const char*, std::string> maps[] = {
-      {"/proc/self/setgroups", "deny"},
-      {"/proc/self/uid_map", fmt::format("{0} {0} 1\n", uid)},
-      {"/proc/self/gid_map", fmt::format("{0} {0} 1\n", gid)}};
+      {"self/setgroups", "deny"},
+      {"self/uid_map", fmt::format("{0} {0} 1\n", uid)},
+      {"self/gid_map", fmt::format("{0} {0} 1\n", gid)}};
   for (const auto& [path, text] : maps) {
-    const Fd fd(::open(path, O_WRONLY | O_CLOEXEC));
+    const Fd fd(::openat(proc, path, O_WRONLY | O_CLOEXEC));
     if (!fd.valid() || ::write(fd.get(), text.data(), text.size()) < 0)
-      return SystemFailure("cannot take the network away, no user namespace");
+      return SystemFailure("cannot use a user namespace");
   }
   return {};
 }
 
-/// A network of its own, with nothing in it but loopback.
-Status LeaveNetwork() {
-  if (::unshare(CLONE_NEWNET) != 0) {
-    if (errno != EPERM) return SystemFailure("cannot take the network away");
-    UMBEL_TRY(LeaveNetworkAsUser());
-  }
+/// Enters new namespaces. Who is not root has them only together with a user namespace of its own.
+/// own_user: whether that was so.
+Status EnterNamespaces(int flags, bool* own_user) {
+  *own_user = false;
+  if (::unshare(flags) == 0) return {};
+  if (errno != EPERM) return SystemFailure("cannot make namespaces");
+  *own_user = true;
+  const Fd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return EnterUserNamespace(proc.get(), flags);
+}
+
+/// In a network of its own there is nothing but loopback, which is down at first.
+Status BringLoopbackUp() {
   const Fd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   ifreq request{};
   std::strncpy(request.ifr_name, "lo", sizeof request.ifr_name - 1);
@@ -175,21 +190,55 @@ Status CloseOthers(const std::vector<int>& keep) {
   return {};
 }
 
-Status Confine(const Arguments& arguments) {
-  UMBEL_TRY(RaiseOomScore(arguments.number("--oom-score-more")));
-  if (arguments.number("--no-network") != 0) UMBEL_TRY(LeaveNetwork());
+/// Gives up every right that a namespace could still give, and the way to more namespaces.
+Status GiveUpCapabilities() {
+  for (int capability = 0; ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; ++capability) {
+  }
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const __user_cap_data_struct none[2] = {};
+  if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 ||
+      ::syscall(SYS_capset, &header, none) != 0)
+    return SystemFailure("cannot give up capabilities");
+  return {};
+}
+
+/// The first process of its namespace, which sees only the view, becomes as powerless as the user's
+/// program. own_user: it is in a user namespace of its own already.
+Status EnterIsolation(const Arguments& arguments, bool own_user) {
+  UMBEL_ASSIGN(const Fd proc, EnterView(arguments.view));
+  UMBEL_TRY(BecomeUser(static_cast<uid_t>(arguments.number("--uid")),
+                       static_cast<gid_t>(arguments.number("--gid"))));
+  if (!own_user) {
+    ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);  // else what is ours in /proc is root's now
+    UMBEL_TRY(EnterUserNamespace(proc.get(), 0));
+  }
+  // A program that makes namespaces of its own reaches much more of the kernel.
+  const Fd more(::openat(proc.get(), "sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC));
+  if (!more.valid() || ::write(more.get(), "0", 1) != 1)
+    return SystemFailure("cannot forbid user namespaces");
+  return GiveUpCapabilities();
+}
+
+/// What concerns the command alone.
+Status LimitCommand(const Arguments& arguments) {
   if (arguments.number("--subreaper") != 0 && ::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0)
     return SystemFailure("cannot become a subreaper");
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
   UMBEL_TRY(Limit(RLIMIT_NOFILE, arguments.number("--open-files"), "open files"));
   UMBEL_TRY(Limit(RLIMIT_FSIZE, arguments.number("--file-bytes"), "bytes of a file"));
-  UMBEL_TRY(Limit(RLIMIT_NPROC, arguments.number("--processes"), "processes"));
-  UMBEL_TRY(BecomeUser(static_cast<uid_t>(arguments.number("--uid")),
-                       static_cast<gid_t>(arguments.number("--gid"))));
+  return Limit(RLIMIT_NPROC, arguments.number("--processes"), "processes");
+}
+
+Status Confine(const Arguments& arguments) {
+  UMBEL_TRY(LimitCommand(arguments));
+  if (arguments.number("--view") == 0)
+    UMBEL_TRY(BecomeUser(static_cast<uid_t>(arguments.number("--uid")),
+                         static_cast<gid_t>(arguments.number("--gid"))));
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
     return SystemFailure("cannot give up set-user-id programs");
-  UMBEL_TRY(DieWith(arguments.number("--parent")));  // a change of user would have undone it
+  if (arguments.number("--view") == 0)
+    UMBEL_TRY(DieWith(arguments.number("--parent")));  // a change of user would have undone it
   if (arguments.directory && ::chdir(arguments.directory) != 0)
     return Fail(SystemError("enter", arguments.directory));
   return CloseOthers(arguments.keep);
@@ -199,6 +248,115 @@ void Report(int fd, Code code, std::string_view message) {
   const char first = static_cast<char>(code);
   static_cast<void>(!::write(fd, &first, 1));
   static_cast<void>(!::write(fd, message.data(), message.size()));
+}
+
+/// Closes all but one, so that the ends of what the command was given are its own.
+void KeepOnly(int fd) {
+  const auto kept = static_cast<unsigned>(fd);
+  if (kept > 0) ::close_range(0, kept - 1, 0);
+  ::close_range(kept + 1, ~0U, 0);
+}
+
+/// Signals that are passed on to the command's group.
+constexpr int kPassedOn[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+
+sigset_t Awaited() {
+  sigset_t awaited;
+  sigemptyset(&awaited);
+  sigaddset(&awaited, SIGCHLD);
+  for (const int signal : kPassedOn) sigaddset(&awaited, signal);
+  return awaited;
+}
+
+/// Waits for the end of `child` and reaps whatever else ends; other signals go to `target`, a pid
+/// or the negative of a group. Returns the status of waitpid.
+int AwaitEnd(pid_t child, pid_t target) {
+  const sigset_t awaited = Awaited();
+  for (;;) {
+    int status = 0;
+    for (pid_t pid; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;)
+      if (pid == child) return status;
+    const int signal = ::sigwaitinfo(&awaited, nullptr);
+    if (signal > 0 && signal != SIGCHLD) ::kill(target, signal);
+  }
+}
+
+/// Ends this process as the command has ended.
+[[noreturn]] void EndAs(int status) {
+  if (WIFEXITED(status)) ::_exit(WEXITSTATUS(status));
+  const int number = WTERMSIG(status);
+  const rlimit no_core{0, 0};
+  ::setrlimit(RLIMIT_CORE, &no_core);
+  ::signal(number, SIG_DFL);
+  sigset_t one;
+  sigemptyset(&one);
+  sigaddset(&one, number);
+  ::sigprocmask(SIG_UNBLOCK, &one, nullptr);
+  ::raise(number);
+  ::_exit(128 + number);
+}
+
+/// As if the command were this process: stays, while the command runs below the first process of a
+/// namespace, with which all others end. Returns in the command only, with what is still to be
+/// done.
+Status GoInside(const Arguments& arguments) {
+  bool own_user = false;
+  int flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC;
+  if (arguments.number("--no-network") != 0) flags |= CLONE_NEWNET;
+  UMBEL_TRY(EnterNamespaces(flags, &own_user));
+  if ((flags & CLONE_NEWNET) != 0) UMBEL_TRY(BringLoopbackUp());
+  // The first process sees its end when we end, and tells by it how the command ended.
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    return SystemFailure("cannot make a socket pair");
+  const Fd outside(ends[0]);
+  Fd inside(ends[1]);
+  const sigset_t awaited = Awaited();
+  ::sigprocmask(SIG_BLOCK, &awaited, nullptr);
+  const pid_t first = ::fork();
+  if (first < 0) return SystemFailure("cannot fork");
+  if (first > 0) {
+    UMBEL_TRY(DieWith(arguments.number("--parent")));
+    KeepOnly(outside.get());
+    const int end = AwaitEnd(first, first);
+    int status = WIFEXITED(end) ? WEXITSTATUS(end) << 8 : SIGKILL;
+    int told = 0;
+    if (::recv(outside.get(), &told, sizeof told, MSG_DONTWAIT) == sizeof told) status = told;
+    EndAs(status);
+  }
+  ::close(ends[0]);
+  ::setsid();
+  UMBEL_TRY(EnterIsolation(arguments, own_user));
+  // Its parent is of another namespace and has no number here: the socket tells of its death.
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return SystemFailure("cannot follow the parent");
+  pollfd parent{inside.get(), POLLHUP, 0};
+  if (::poll(&parent, 1, 0) != 0) ::_exit(1);
+  const pid_t command = ::fork();
+  if (command < 0) return SystemFailure("cannot fork");
+  if (command == 0) {
+    ::setsid();
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    return {};
+  }
+  KeepOnly(inside.get());
+  const int status = AwaitEnd(command, -command);
+  static_cast<void>(!::send(inside.get(), &status, sizeof status, MSG_NOSIGNAL));
+  ::_exit(0);
+}
+
+/// All of it; returns in the process that is to become the command.
+Status Prepare(const Arguments& arguments) {
+  UMBEL_TRY(RaiseOomScore(arguments.number("--oom-score-more")));
+  bool own_user = false;
+  if (arguments.number("--view") != 0) {
+    UMBEL_TRY(GoInside(arguments));
+  } else if (arguments.number("--no-network") != 0) {
+    UMBEL_TRY(EnterNamespaces(CLONE_NEWNET, &own_user));
+    UMBEL_TRY(BringLoopbackUp());
+  }
+  return Confine(arguments);
 }
 
 }  // namespace
@@ -215,7 +373,7 @@ int ConfineMain(int argc, char** argv) {
   while (n < 0 && errno == EINTR);
   if (n != 1) return 1;  // our parent died, or does not want us any more: nothing has happened
   auto environment = ReadAll(environment_fd);
-  const Status confined = environment.ok() ? Confine(arguments) : Status(Fail(environment.error()));
+  const Status confined = environment.ok() ? Prepare(arguments) : Status(Fail(environment.error()));
   if (!confined.ok()) {
     Report(report, confined.error().code, confined.error().message);
     return 1;

@@ -21,6 +21,7 @@ namespace umbel::process {
 namespace {
 
 constexpr int kPassedFdMax = 255;
+constexpr std::chrono::milliseconds kTryLimit{30'000};
 
 /// A file in memory with `content`, to be read from its begin.
 Result<Fd> MemoryFile(std::string_view content) {
@@ -92,6 +93,14 @@ std::vector<std::string> Flags(const Confinement& confinement) {
   add("--subreaper", confinement.subreaper ? 1 : 0);
   add("--parent", confinement.die_with_parent ? static_cast<uint64_t>(::getpid()) : 0);
   add("--oom-score-more", static_cast<uint64_t>(std::max(confinement.oom_score_more, 0)));
+  add("--view", confinement.view ? 1 : 0);
+  if (!confinement.view) return flags;
+  for (const std::string& path : confinement.view->shown)
+    flags.insert(flags.end(), {"--shown", path});
+  for (const std::string& path : confinement.view->writable)
+    flags.insert(flags.end(), {"--writable", path});
+  if (!confinement.view->temporary.empty())
+    flags.insert(flags.end(), {"--temporary", confinement.view->temporary});
   return flags;
 }
 
@@ -165,14 +174,22 @@ Status StartReport(std::string_view report) {
   return Fail(static_cast<Code>(report[0]), std::string(report.substr(1)));
 }
 
-bool CanLeaveNetwork() {
-  const pid_t child = ::fork();
-  if (child == 0)
-    ::_exit(::unshare(CLONE_NEWNET) == 0 || ::unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 ? 0 : 1);
-  int status = 0;
-  while (child > 0 && ::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return child > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+Status TryIsolation() {
+  CommandSpec command;
+  command.arguments = {"true"};
+  command.environment = {"PATH=/usr/bin:/bin"};
+  Confinement confinement;
+  confinement.network = false;
+  confinement.view.emplace();
+  UMBEL_ASSIGN(Child child, SpawnConfined(command, confinement));
+  Status isolated = child.Open();
+  if (isolated.ok()) isolated = child.AwaitStart(kTryLimit);
+  // No such program: but it came to looking for it.
+  if (!isolated.ok() && isolated.error().code == Code::kNotFound) isolated = {};
+  child.gate.Close();
+  WaitForEnd(child.pidfd.get(), kTryLimit);
+  Reap(child.pidfd.get());
+  return isolated;
 }
 
 Result<Child> SpawnConfined(const CommandSpec& command, const Confinement& confinement) {

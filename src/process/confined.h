@@ -6,12 +6,14 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/file.h"
 #include "base/result.h"
+#include "process/view.h"
 
 namespace umbel::process {
 
@@ -43,18 +45,24 @@ struct Confinement {
   /// far more than memory.
   uint64_t processes = 0;
   uint64_t address_space_bytes = 0;
-  bool network = true;          // false needs root or user namespaces; leaves loopback of its own
+  bool network = true;  // false needs root or user namespaces; leaves loopback of its own
+  /// Of the file system only this, of all processes only its own, and no right over anything
+  /// else: needs what `network` = false needs, and Linux 5.12. Two more processes stand between us
+  /// and the command, which pass signals on to its group, and its end to us; when Child::pid has
+  /// ended without being killed, nothing that the command has started is left.
+  std::optional<View> view;
   bool subreaper = false;       // adopts what its descendants leave behind
   bool die_with_parent = true;  // SIGKILL when the thread that started it ends
   int oom_score_more = 500;     // the kernel takes it before us when memory is short
 };
 
-/// Whether Confinement::network = false can be had here, tried by a child.
-bool CanLeaveNetwork();
+/// Whether a process can be without network and with a view here, tried with one that does nothing.
+/// errors  what the system does not allow.
+Status TryIsolation();
 
 /// A process behind its gate. It ends by itself when the gate is closed without being opened.
 struct Child {
-  pid_t pid = 0;  // also its session and process group
+  pid_t pid = 0;  // also its session and process group; with a view the command's are others
   uint64_t start_ticks = 0;
   Fd pidfd;   // readable when it has ended; see Reap in process.h
   Fd gate;    // open it when the process is in its control group

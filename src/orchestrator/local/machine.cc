@@ -4,37 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <string_view>
 #include <thread>
 #include <vector>
 
 #include "base/log.h"
 #include "process/confined.h"
-#include "process/process.h"
 
 namespace umbel::orchestrator {
 namespace {
-
-constexpr std::chrono::milliseconds kProbeLimit{30'000};
-
-/// Takes the network away from a program that does nothing.
-Status ProbeIsolation() {
-  process::CommandSpec command;
-  command.arguments = {"true"};
-  command.environment = {"PATH=/usr/bin:/bin"};
-  process::Confinement confinement;
-  confinement.network = false;
-  UMBEL_ASSIGN(process::Child child, process::SpawnConfined(command, confinement));
-  Status isolated = child.Open();
-  if (isolated.ok()) isolated = child.AwaitStart(kProbeLimit);
-  // No such program: but it came to looking for it.
-  if (!isolated.ok() && isolated.error().code == Code::kNotFound) isolated = {};
-  child.gate.Close();
-  process::WaitForEnd(child.pidfd.get(), kProbeLimit);
-  process::Reap(child.pidfd.get());
-  return isolated;
-}
 
 std::string Describe(const Machine& machine, const std::string& found) {
   std::vector<std::string_view> held, not_held;
@@ -52,8 +30,8 @@ std::string Describe(const Machine& machine, const std::string& found) {
         " In the place of memory, each of their processes is held to that much and 4 GB of "
         "address space.";
   text += machine.isolation().ok()
-              ? " Those that are to be without network get a namespace of their own."
-              : fmt::format(" The network cannot be taken from them: {}.",
+              ? " User code gets namespaces of its own."
+              : fmt::format(" User code cannot be kept from network, files and processes: {}.",
                             machine.isolation().error().message);
   return text;
 }
@@ -62,7 +40,7 @@ std::string Describe(const Machine& machine, const std::string& found) {
 
 Machine::Machine(bool use_groups)
     : groups_(use_groups ? process::CgroupParent::Open(true) : nullptr),
-      isolation_(ProbeIsolation()),
+      isolation_(process::TryIsolation()),
       text_(Describe(*this, groups_ ? groups_->found() : "control groups are not used")) {}
 
 void Machine::ClearStaleGroups() const {

@@ -13,14 +13,14 @@ namespace umbel::orchestrator {
 class Machine {
  public:
   /// use_groups: false to go without control groups. Starts a process that does nothing, to see
-  /// whether the network can be taken from it.
+  /// whether network, files and processes can be kept from it.
   explicit Machine(bool use_groups);
 
   bool bounds_memory() const { return groups_ && groups_->memory(); }
   bool bounds_processes() const { return groups_ && groups_->processes(); }
   bool bounds_cpu() const { return groups_ && groups_->cpu(); }
   bool uses_groups() const { return bounds_memory() || bounds_processes(); }
-  /// Whether an instance can be without network, or why not.
+  /// Whether an instance can be without network and have a view of its own, or why not.
   const Status& isolation() const { return isolation_; }
   /// All of it, for people.
   const std::string& text() const { return text_; }
