@@ -25,6 +25,7 @@
 #include <string_view>
 
 #include "process/confined.h"
+#include "process/relay.h"
 
 extern char** environ;
 
@@ -36,6 +37,7 @@ struct Arguments {
   std::vector<int> keep;  // rising
   const char* directory = nullptr;
   View view;
+  std::vector<uint16_t> reached;
   char** command = nullptr;
 
   uint64_t number(std::string_view name) const {
@@ -63,6 +65,8 @@ bool Parse(int argc, char** argv, Arguments* out) {
       out->view.shown.emplace_back(argv[i]);
     } else if (name == "--writable") {
       out->view.writable.emplace_back(argv[i]);
+    } else if (name == "--reached") {
+      out->reached.push_back(static_cast<uint16_t>(std::strtoul(argv[i], nullptr, 10)));
     } else if (name == "--temporary") {
       out->view.temporary = argv[i];
     } else if (name == "--keep") {
@@ -296,15 +300,43 @@ int AwaitEnd(pid_t child, pid_t target) {
   ::_exit(128 + number);
 }
 
+/// Starts what serves doors, before there is another namespace for children. The end for whoever
+/// opens them; invalid when there are none.
+Result<Fd> StartDoorkeeper(const std::vector<uint16_t>& ports) {
+  if (ports.empty()) return Fd();
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    return Fail(Code::kFailedPrecondition, "cannot make a socket pair");
+  const Fd ours(ends[0]);
+  Fd theirs(ends[1]);
+  const pid_t parent = ::getpid();
+  const pid_t keeper = ::fork();
+  if (keeper < 0) return Fail(SystemError("start", "what serves ports"));
+  if (keeper > 0) return theirs;
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(1);
+  ::setsid();
+  KeepOnly(ours.get());
+  ServeDoors(ours.get(), ports);
+}
+
+/// Of the first process: a network of its own, with the doors that are asked for.
+Status LeaveNetwork(const Arguments& arguments, const Fd& doorkeeper) {
+  if (arguments.number("--no-network") == 0) return {};
+  if (::unshare(CLONE_NEWNET) != 0) return SystemFailure("cannot take the network away");
+  UMBEL_TRY(BringLoopbackUp());
+  if (!doorkeeper.valid()) return {};
+  UMBEL_ASSIGN(const auto doors, OpenDoors(arguments.reached));
+  return SendDoors(doorkeeper.get(), doors);
+}
+
 /// As if the command were this process: stays, while the command runs below the first process of a
 /// namespace, with which all others end. Returns in the command only, with what is still to be
 /// done.
 Status GoInside(const Arguments& arguments) {
   bool own_user = false;
-  int flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC;
-  if (arguments.number("--no-network") != 0) flags |= CLONE_NEWNET;
-  UMBEL_TRY(EnterNamespaces(flags, &own_user));
-  if ((flags & CLONE_NEWNET) != 0) UMBEL_TRY(BringLoopbackUp());
+  UMBEL_ASSIGN(const Fd doorkeeper, StartDoorkeeper(arguments.reached));
+  UMBEL_TRY(EnterNamespaces(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC, &own_user));
   // The first process sees its end when we end, and tells by it how the command ended.
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
@@ -326,6 +358,7 @@ Status GoInside(const Arguments& arguments) {
   }
   ::close(ends[0]);
   ::setsid();
+  UMBEL_TRY(LeaveNetwork(arguments, doorkeeper));
   UMBEL_TRY(EnterIsolation(arguments, own_user));
   // Its parent is of another namespace and has no number here: the socket tells of its death.
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return SystemFailure("cannot follow the parent");

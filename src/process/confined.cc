@@ -99,6 +99,8 @@ std::vector<std::string> Flags(const Confinement& confinement) {
     flags.insert(flags.end(), {"--shown", path});
   for (const std::string& path : confinement.view->writable)
     flags.insert(flags.end(), {"--writable", path});
+  for (const uint16_t port : confinement.reached)
+    flags.insert(flags.end(), {"--reached", std::to_string(port)});
   if (!confinement.view->temporary.empty())
     flags.insert(flags.end(), {"--temporary", confinement.view->temporary});
   return flags;
@@ -194,6 +196,8 @@ Status TryIsolation() {
 
 Result<Child> SpawnConfined(const CommandSpec& command, const Confinement& confinement) {
   UMBEL_TRY(CheckCommand(command));
+  if (!confinement.reached.empty() && (!confinement.view || confinement.network))
+    return Fail(Code::kInvalidArgument, "ports are reached only from a view without network");
   UMBEL_ASSIGN(const std::string variables, JoinEnvironment(command.environment));
   UMBEL_ASSIGN(const Fd environment, MemoryFile(variables));
 

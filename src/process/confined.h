@@ -51,6 +51,9 @@ struct Confinement {
   /// and the command, which pass signals on to its group, and its end to us; when Child::pid has
   /// ended without being killed, nothing that the command has started is left.
   std::optional<View> view;
+  /// With a view and without network: ports of loopback here that are reached all the same, by the
+  /// same numbers. At most 16.
+  std::vector<uint16_t> reached;
   bool subreaper = false;       // adopts what its descendants leave behind
   bool die_with_parent = true;  // SIGKILL when the thread that started it ends
   int oom_score_more = 500;     // the kernel takes it before us when memory is short

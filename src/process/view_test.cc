@@ -2,18 +2,22 @@
 // confine_testing.h.
 #include "process/view.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <thread>
 
 #include "base/testing.h"
 #include "process/confine_testing.h"
+#include "process/watch.h"
 
 namespace umbel::process {
 namespace {
@@ -199,22 +203,20 @@ TEST_F(ViewTest, EverythingEndsWhenTheOutermostProcessIsKilled) {
   EXPECT_EQ(ReadOutput(child), "");
 }
 
-TEST_F(ViewTest, AnotherUserHasAViewToo) {
-  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
-  confinement_.uid = kNobodys;
-  for (const char* folder : {"mine", "temporary"})
-    ASSERT_EQ(::chown(at(folder).c_str(), kNobodys, kNobodys), 0);
-  ASSERT_EQ(::chmod(at("shown").c_str(), 0755), 0);
-  EXPECT_EQ(
-      Run("id -u; cat shown/file; echo a >mine/a; unshare --user true 2>/dev/null || echo no; "
-          "grep CapEff /proc/self/status"),
-      "61235\nseen\nno\nCapEff:\t0000000000000000\n");
-  EXPECT_EQ(Get(at("mine/a")), "a\n");
-  Child child = Start("setsid sh -c 'echo away; sleep 1000' & sleep 1000");
-  ASSERT_EQ(ReadLine(child), "away");
+TEST_F(ViewTest, ItsProcessesAreFoundByTheirNumbersInside) {
+  Child child = Start("sleep 1000 & echo $$; echo $!; wait");
+  const auto shell = static_cast<pid_t>(std::atol(ReadLine(child).c_str()));
+  const auto sleeper = static_cast<pid_t>(std::atol(ReadLine(child).c_str()));
+  const auto found = FindInside(child.pid, shell);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(Get(fmt::format("/proc/{}/comm", found->id.pid)), "sh\n");
+  const auto below = FindInside(child.pid, sleeper);
+  ASSERT_TRUE(below.has_value());
+  EXPECT_EQ(below->parent, found->id.pid);
+  EXPECT_FALSE(FindInside(child.pid, 4'000'000).has_value());
+  EXPECT_FALSE(FindInside(child.pid, child.pid).has_value());  // it is of our namespace
   ::kill(child.pid, SIGKILL);
   End(child);
-  EXPECT_EQ(ReadOutput(child), "");
 }
 
 /// What `body` says as another user than root.
@@ -242,6 +244,87 @@ std::string AsUser(const std::function<std::string()>& body) {
     said.append(buffer, static_cast<size_t>(n));
   ::waitpid(user, nullptr, 0);
   return said;
+}
+
+/// A listener of ours, which answers each connection's first line with a megabyte.
+class Server {
+ public:
+  Server() : listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    auto* const generic = reinterpret_cast<sockaddr*>(&address);
+    UMBEL_CHECK(::bind(listener_.get(), generic, size) == 0);
+    UMBEL_CHECK(::listen(listener_.get(), 4) == 0);
+    UMBEL_CHECK(::getsockname(listener_.get(), generic, &size) == 0);
+    port_ = ntohs(address.sin_port);
+    thread_ = std::thread([this] {
+      for (;;) {
+        const Fd connection(::accept(listener_.get(), nullptr, nullptr));
+        if (!connection.valid()) return;
+        char byte = 0;
+        while (::recv(connection.get(), &byte, 1, 0) == 1 && byte != '\n') {
+        }
+        const std::string answer(1'000'000, 'x');
+        static_cast<void>(::send(connection.get(), answer.data(), answer.size(), MSG_NOSIGNAL));
+      }
+    });
+  }
+  ~Server() {
+    ::shutdown(listener_.get(), SHUT_RDWR);
+    thread_.join();
+  }
+  uint16_t port() const { return port_; }
+
+ private:
+  const Fd listener_;
+  uint16_t port_ = 0;
+  std::thread thread_;
+};
+
+std::string Ask(const Server& server) {
+  return fmt::format(
+      "bash -c '(exec 3<>/dev/tcp/127.0.0.1/{} && echo hello >&3 && wc -c <&3) 2>&1 | grep -o "
+      "\"^[0-9]*$\\|connect: .*\"'\n",
+      server.port());
+}
+
+TEST_F(ViewTest, OfTheNetworkItReachesWhatItMay) {
+  const Server allowed, other;
+  confinement_.reached = {allowed.port()};
+  EXPECT_EQ(Run(Ask(allowed) + Ask(other) + Ask(allowed) + "grep -c : /proc/net/dev"),
+            "1000000\nconnect: Connection refused\n1000000\n1\n");
+  const std::string said = AsUser([&]() -> std::string {
+    Confinement confinement = confinement_;
+    confinement.view = View();
+    Child child = Spawn(Shell(Ask(allowed) + Ask(other)), confinement);
+    if (!child.Open().ok()) return "nothing to start";
+    std::string told = ReadOutput(child);
+    End(child);
+    return told;
+  });
+  EXPECT_TRUE(said.empty() || said == "1000000\nconnect: Connection refused\n") << said;
+  confinement_.network = true;
+  EXPECT_FALSE(SpawnConfined(Shell("exit 0"), confinement_).ok());
+}
+
+TEST_F(ViewTest, AnotherUserHasAViewToo) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  confinement_.uid = kNobodys;
+  for (const char* folder : {"mine", "temporary"})
+    ASSERT_EQ(::chown(at(folder).c_str(), kNobodys, kNobodys), 0);
+  ASSERT_EQ(::chmod(at("shown").c_str(), 0755), 0);
+  EXPECT_EQ(
+      Run("id -u; cat shown/file; echo a >mine/a; unshare --user true 2>/dev/null || echo no; "
+          "grep CapEff /proc/self/status"),
+      "61235\nseen\nno\nCapEff:\t0000000000000000\n");
+  EXPECT_EQ(Get(at("mine/a")), "a\n");
+  Child child = Start("setsid sh -c 'echo away; sleep 1000' & sleep 1000");
+  ASSERT_EQ(ReadLine(child), "away");
+  ::kill(child.pid, SIGKILL);
+  End(child);
+  EXPECT_EQ(ReadOutput(child), "");
 }
 
 TEST_F(ViewTest, NeedsNoRootWhereUserNamespacesAreAllowed) {

@@ -17,6 +17,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/file.h"
 #include "process/process.h"
 
 namespace umbel::process {
@@ -169,6 +170,24 @@ std::vector<ProcessEntry> AllProcesses() {
     if (auto process = FindProcess(static_cast<pid_t>(pid))) all.push_back(*process);
   }
   return all;
+}
+
+std::optional<ProcessEntry> FindInside(pid_t root, pid_t number) {
+  constexpr std::string_view kNumbers = "\nNSpid:";
+  for (const ProcessEntry& entry : Descendants(root)) {
+    const auto status = ReadFile(fmt::format("/proc/{}/status", entry.id.pid), 1 << 16);
+    const size_t at = status.ok() ? status->find(kNumbers) : std::string::npos;
+    if (at == std::string::npos) continue;
+    // Outermost first.
+    std::istringstream line(status->substr(at + kNumbers.size()));
+    std::string text;
+    std::getline(line, text);
+    std::istringstream words(text);
+    std::vector<pid_t> numbers;
+    for (pid_t each; words >> each;) numbers.push_back(each);
+    if (numbers.size() > 1 && numbers.back() == number) return entry;
+  }
+  return std::nullopt;
 }
 
 std::vector<ProcessEntry> Descendants(pid_t root) {

@@ -34,6 +34,9 @@ struct ProcessEntry {
 std::vector<ProcessEntry> AllProcesses();
 /// The one of that number; nullopt when there is none.
 std::optional<ProcessEntry> FindProcess(pid_t pid);
+/// The descendant of `root` that bears this number in a process namespace below ours; nullopt when
+/// there is none.
+std::optional<ProcessEntry> FindInside(pid_t root, pid_t number);
 /// Children of `root`, their children and so on, those that have ended too. Whoever double-forks
 /// below a subreaper stays among its descendants.
 std::vector<ProcessEntry> Descendants(pid_t root);
