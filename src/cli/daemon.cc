@@ -1,10 +1,14 @@
 #include "cli/daemon.h"
 
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <thread>
+
+#include "base/await_file.h"
+#include "base/file.h"
 
 namespace umbel::cli {
 namespace {
@@ -47,6 +51,13 @@ void AwaitSignal() {
     while (second == SIGUSR1) sigwait(&signals, &second);
     ::_exit(128 + second);
   }).detach();
+}
+
+Result<bool> AwaitFileOrSignal(const std::string& path) {
+  const sigset_t signals = Signals();
+  const Fd stop(::signalfd(-1, &signals, SFD_CLOEXEC));
+  if (!stop.valid()) return Fail(SystemError("watch", "signals"));
+  return AwaitFile(path, stop.get());
 }
 
 std::string UmbelHome() {

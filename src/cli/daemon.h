@@ -19,6 +19,10 @@ void EndDaemon();
 /// Blocks until SIGTERM, SIGINT or EndDaemon(). A further signal ends the process at once.
 void AwaitSignal();
 
+/// Blocks until there is something of that name. false: a signal came first, for AwaitSignal or the
+/// end of the process.
+Result<bool> AwaitFileOrSignal(const std::string& path);
+
 /// $UMBEL_HOME, else ~/.umbel.
 std::string UmbelHome();
 

@@ -67,10 +67,13 @@ struct Values {
   int64_t limit_time = 0, limit_memory = 0, limit_processes = 0, limit_files = 0;
   int64_t limit_output = 16;
   bool no_network = false;
+  bool isolated = false;
+  std::vector<std::string> shown;
   bool unlimited = false;
   int64_t clientapp_uid = 0;
   std::string trusted_entities;
   std::vector<std::string> allow_fabs, allow_publishers;
+  std::string wait_for;
   std::string state_dir;
   std::string log_file;
   int64_t log_hours = 24;
@@ -120,7 +123,12 @@ void Declare(Settings& s, Values& v) {
            1 << 20);
   s.Number(&v.limit_output, "limit-output",
            "MiB of a message's output that go to the log; 0: no limit", 0, 1 << 20);
-  s.Flag(&v.no_network, "no-network", "ClientApps get no network (needs root)");
+  s.Flag(&v.no_network, "no-network", "ClientApps get no network (needs root or user namespaces)");
+  s.Flag(&v.isolated, "isolated",
+         "ClientApps get no network, see no processes but theirs and no files but the system's "
+         "programs, their interpreter, their app and folders of their own");
+  s.Texts(&v.shown, "show",
+          "File, folder, socket or device that isolated ClientApps see too, read-only");
   s.Number(&v.clientapp_uid, "clientapp-uid", "User ClientApps run as (needs root); 0: ours", 0,
            (int64_t{1} << 32) - 2);
   s.Flag(&v.unlimited, "unlimited", "Run even where the limits cannot be enforced");
@@ -129,6 +137,8 @@ void Declare(Settings& s, Values& v) {
   s.Texts(&v.allow_fabs, "allow-fab", "SHA-256 of a FAB that may run here; others are refused");
   s.Texts(&v.allow_publishers, "allow-publisher",
           "Publisher whose FABs may run here; others are refused");
+  s.Text(&v.wait_for, "wait-for",
+         "Connect only when this path is there, such as the socket that gives this site its data");
   s.Text(&v.state_dir, "state-dir",
          "Folder of all state [$UMBEL_HOME/supernode/<hash of superlink, node config and port>]");
   s.Text(&v.log_file, "log-file", "Also write the log to this file");
@@ -169,7 +179,9 @@ Options ToOptions(const Values& v) {
   o.limits.processes = static_cast<uint64_t>(v.limit_processes);
   o.limits.open_files = static_cast<uint64_t>(v.limit_files);
   o.limits.output_bytes = static_cast<uint64_t>(v.limit_output) << 20;
-  o.limits.network = !v.no_network;
+  o.limits.network = !v.no_network && !v.isolated;
+  o.isolated = v.isolated;
+  o.shown = v.shown;
   o.limits.uid = static_cast<uint32_t>(v.clientapp_uid);
   o.unlimited = v.unlimited;
   o.trusted_entities = v.trusted_entities;
@@ -179,8 +191,10 @@ Options ToOptions(const Values& v) {
   o.log_rotation_interval_hours = static_cast<int>(v.log_hours);
   o.log_rotation_backup_count = static_cast<int>(v.log_backups);
   o.log_level = v.log_level;
-  o.state_directory = v.state_dir;
-  if (v.state_dir.empty()) o.state_directory = supernode::StateDirectory(o, UmbelHome());
+  o.wait_for = v.wait_for;
+  // What isolated user code is told of it does not depend on where we are.
+  o.state_directory = std::filesystem::absolute(
+      v.state_dir.empty() ? supernode::StateDirectory(o, UmbelHome()) : v.state_dir);
   return o;
 }
 
@@ -217,6 +231,11 @@ int Serve(const Options& options, const supernode::HostFactory& make_host) {
   log.rotation_interval = std::chrono::hours(options.log_rotation_interval_hours);
   log.rotation_backup_count = options.log_rotation_backup_count;
   if (const Status started = BecomeDaemon(log); !started.ok()) return Complain(started.error());
+  if (!options.wait_for.empty()) {
+    const auto there = AwaitFileOrSignal(options.wait_for);
+    if (!there.ok()) return Complain(there.error());
+    if (!*there) return 0;
+  }
   auto node = supernode::SuperNode::Start(options, EndDaemon, make_host);
   if (!node.ok()) return Complain(node.error());
   LogInfo("SuperNode is starting", {{"superlink", options.superlink},

@@ -54,6 +54,7 @@ struct Values {
   std::string dataserver;
   int64_t data_port = manager::Options().data_port;
   bool allow_unisolated = false;
+  std::vector<std::string> shown;
   int64_t flops_port = doors::FlopsOptions().port;
   int64_t oakestra_port = doors::OakestraOptions().port;
   std::string oak_login;
@@ -63,6 +64,7 @@ struct Values {
   int64_t aggregator_port = manager::Options().aggregator_port;
   int64_t serving_port = manager::Options().serving_port;
   int64_t learner_memory = static_cast<int64_t>(manager::Options().python_memory_mb);
+  int64_t environment_days = manager::Options().environment_days;
   int64_t round_timeout = manager::Limits().round.count();
   std::vector<std::string> nodes;
   std::string log_file;
@@ -89,9 +91,14 @@ void Declare(Settings& s, Values& v) {
   s.Number(&v.data_port, "data-port", "First port of learner nodes' data servers", 1, 65535);
   s.Text(&v.dataserver, "dataserver", "The umbel-dataserver program [the one beside umbel]");
   s.Flag(&v.allow_unisolated, "allow-unisolated",
-         "Let learners' user code reach the network where this machine cannot keep it away");
+         "Let user code reach network, files and processes where this machine cannot keep it away");
+  s.Texts(&v.shown, "show",
+          "File, folder or device that learners' user code sees too, read-only, such as data of "
+          "this site; may be repeated");
   s.Number(&v.learner_memory, "learner-memory-min",
            "MB that are set aside for a process of user code at least", 64, 1 << 24);
+  s.Number(&v.environment_days, "environment-days",
+           "Days after which environments that no project uses are removed; 0: never", 0, 36500);
   s.Number(&v.round_timeout, "round-timeout", "Seconds a round waits for its learners", 1,
            30 * 24 * 3600);
   s.Texts(&v.nodes, "node",
@@ -154,9 +161,15 @@ Result<std::string> DataServer(const Values& v, const std::string& own) {
 }
 
 /// Sockets' paths are short; a state folder's may be long.
-Result<std::string> SocketsFolder(const std::string& state) {
+Result<std::string> SocketsFolder(const std::string& state,
+                                  const std::vector<orchestrator::Node>& nodes) {
   std::string folder = state + "/sockets";
-  if (!dataset::LearnerSocketsFit(folder)) {
+  size_t longest = 0;
+  for (const auto& node : nodes) longest = std::max(longest, node.name.size());
+  const auto fits = [&] {
+    return dataset::LearnerSocketsFit(folder + std::string(longest + 1, '/'));
+  };
+  if (!fits()) {
     folder = "/tmp/umbel-" + manager::ShortHash(state);
     struct stat about {};
     if (::mkdir(folder.c_str(), 0711) != 0 && errno != EEXIST)
@@ -164,6 +177,10 @@ Result<std::string> SocketsFolder(const std::string& state) {
     if (::lstat(folder.c_str(), &about) != 0 || !S_ISDIR(about.st_mode) ||
         about.st_uid != ::geteuid())
       return Fail(Code::kPermissionDenied, fmt::format("'{}' is somebody else's", folder));
+    if (!fits())
+      return Fail(Code::kInvalidArgument,
+                  fmt::format("--node: a name of {} characters is too long for sockets below '{}'",
+                              longest, folder));
   }
   UMBEL_TRY(MakeDirectories(folder));
   return folder;
@@ -187,14 +204,24 @@ Result<manager::Options> ToOptions(const Values& v) {
   UMBEL_ASSIGN(o.flops, manager::WriteFlopsSources(o.state + "/python"));
   UMBEL_ASSIGN(o.dataserver, DataServer(v, o.program));
   if (!o.dataserver.empty()) {
-    UMBEL_ASSIGN(o.sockets, SocketsFolder(o.state));
+    UMBEL_ASSIGN(const auto nodes, ToNodes(v.nodes));
+    UMBEL_ASSIGN(o.sockets, SocketsFolder(o.state, nodes));
   }
-  o.isolated = process::TryIsolation().ok();
+  const Status isolation = process::TryIsolation();
+  o.isolated = isolation.ok();
   if (!o.isolated && !v.allow_unisolated)
     return Fail(Code::kFailedPrecondition,
-                "this machine gives no network namespaces, so learners' user code could reach what "
-                "it should not (the tracking server, neighbours' data, this API): run as root, "
-                "allow user namespaces, or go on with --allow-unisolated");
+                fmt::format("learners' user code could reach what it should not (neighbours' data, "
+                            "the tracking server, other projects' files, this API), as this "
+                            "machine does not give it namespaces of its own: {}. Run as root, "
+                            "allow user namespaces, or go on with --allow-unisolated",
+                            isolation.error().message));
+  for (const std::string& path : v.shown) {
+    if (::access(path.c_str(), F_OK) != 0)
+      return Fail(Code::kInvalidArgument, fmt::format("--show: there is no '{}'", path));
+    o.shown.push_back(std::filesystem::absolute(path, error).native());
+  }
+  o.environment_days = static_cast<uint32_t>(v.environment_days);
   o.data_port = static_cast<uint16_t>(v.data_port);
   o.tracking_port = static_cast<uint16_t>(v.tracking_port);
   o.aggregator_port = static_cast<uint16_t>(v.aggregator_port);

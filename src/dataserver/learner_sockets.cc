@@ -90,8 +90,10 @@ class LearnerSockets::Socket {
       (void)service_.Wait();
     }
     ::unlink(path().c_str());
-    ::rmdir(folder_.c_str());
   }
+  /// The folder goes with the learner and not with the server: it may be shown to the learner, who
+  /// would not see another of that name.
+  void RemoveFolder() const { ::rmdir(folder_.c_str()); }
   Status GiveTo(std::optional<uint32_t> uid) const {
     UMBEL_TRY(Give(path(), 0600, uid));
     return Give(folder_, 0700, uid);
@@ -217,6 +219,7 @@ Result<std::string> LearnerSockets::Release(const dataset::Claim& claim) {
   const auto found = sockets_.find(FolderOf(claim.project, claim.learner));
   if (found != sockets_.end()) {
     found->second->Stop(system_clock::now() + kReleaseGrace);
+    found->second->RemoveFolder();
     sockets_.erase(found);
     size_ = sockets_.size();
   }

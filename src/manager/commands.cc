@@ -7,6 +7,7 @@
 #include "dataset/names.h"
 #include "manager/child.h"
 #include "manager/names.h"
+#include "process/python.h"
 
 namespace umbel::manager {
 namespace {
@@ -63,12 +64,25 @@ InstanceSpec Step(const Options& options, const Project& project, const Sla& sla
   spec.arguments = {
       python,         "-m",       "umbel.flops", step,    "--source",
       project.source, "--flavor", sla.flavor,    "--out", ResultFile(options, project.id, step)};
-  spec.environment = ChildEnvironment();
-  spec.environment.push_back("PYTHONPATH=" + options.flops);
-  spec.environment.push_back("ML_MODEL_FLAVOR=" + sla.flavor);
-  FindFirst(spec.environment, std::filesystem::path(python).parent_path().native());
   spec.resources.memory_bytes = std::max(sla.memory_mb, options.python_memory_mb) * kMegabyte;
   return spec;
+}
+void AddVariables(InstanceSpec& spec, const Options& options, const Sla& sla) {
+  spec.environment.push_back("PYTHONPATH=" + options.flops);
+  spec.environment.push_back("ML_MODEL_FLAVOR=" + sla.flavor);
+  FindFirst(spec.environment, std::filesystem::path(spec.arguments[0]).parent_path().native());
+}
+
+/// A step that runs user code: it gets no more than it needs, as far as this machine allows.
+void Isolate(InstanceSpec& spec, const Options& options, const Project& project,
+             const std::string& folder) {
+  spec.environment = PlainEnvironment(folder);
+  spec.isolated = options.isolated;
+  if (!spec.isolated) return;
+  spec.shown = process::PythonFolders(spec.arguments[0]);
+  spec.shown.push_back(options.flops);
+  spec.shown.push_back(project.source);
+  spec.writable = {folder};
 }
 
 }  // namespace
@@ -79,9 +93,13 @@ std::string FolderOf(const Options& options, const std::string& project) {
 std::string FolderOfTracking(const Options& options, const std::string& customer) {
   return fmt::format("{}/tracking/{}", options.state, ShortHash(customer));
 }
+std::string FolderOfStep(const Options& options, const std::string& project,
+                         const std::string& step) {
+  return fmt::format("{}/steps/{}", FolderOf(options, project), step);
+}
 std::string ResultFile(const Options& options, const std::string& project,
                        const std::string& step) {
-  return fmt::format("{}/{}.json", FolderOf(options, project), step);
+  return FolderOfStep(options, project, step) + "/result.json";
 }
 
 std::string MockFile(const Options& options, const Service& service) {
@@ -93,14 +111,20 @@ InstanceSpec BuilderSpec(const Options& options, const Project& project, const S
   InstanceSpec spec = Step(options, project, sla, service, 0, options.python, "build");
   spec.arguments.insert(spec.arguments.end(), {"--commit", project.commit, "--environments",
                                                options.state + "/environments"});
+  // What uv needs of ours: its settings, its cache, proxies.
+  spec.environment = ChildEnvironment();
+  AddVariables(spec, options, sla);
   return spec;
 }
 
 InstanceSpec InitialSpec(const Options& options, const Project& project, const Sla& sla,
                          const Service& service) {
   InstanceSpec spec = Step(options, project, sla, service, 0, Fact(project, "python"), "initial");
-  spec.arguments.insert(spec.arguments.end(),
-                        {"--model", FolderOf(options, project.id) + "/initial.npz"});
+  const std::string folder = FolderOfStep(options, project.id, "initial");
+  spec.arguments.insert(spec.arguments.end(), {"--model", folder + "/initial.npz"});
+  Isolate(spec, options, project, folder);
+  spec.network = !options.isolated;
+  AddVariables(spec, options, sla);
   LimitThreads(spec.environment, sla.vcpus);
   return spec;
 }
@@ -113,7 +137,14 @@ InstanceSpec LogSpec(const Options& options, const Project& project, const Sla& 
       spec.arguments.end(),
       {"--model", project.best_model, "--tracking", wish.tracking_url, "--run-id", wish.run_id,
        "--registered-name", project.app_name, "--metrics", metrics.dump()});
+  Isolate(spec, options, project, FolderOfStep(options, project.id, "log"));
+  AddVariables(spec, options, sla);
   LimitThreads(spec.environment, sla.vcpus);
+  if (!spec.isolated) return spec;
+  // Of the network only the tracking server of its own customer.
+  spec.network = false;
+  spec.reached = {wish.tracking_port};
+  spec.shown.push_back(project.best_model);
   return spec;
 }
 
@@ -163,10 +194,20 @@ InstanceSpec LearnerSpec(const Options& options, const Project& project, const S
   for (const std::string& tag : sla.data_tags) tags += (tags.empty() ? "" : ",") + tag;
   spec.environment.push_back("ML_MODEL_FLAVOR=" + sla.flavor);
   spec.environment.push_back("UMBEL_DATA_TAGS=" + tags);
-  if (!options.dataserver.empty())
-    spec.environment.push_back("UMBEL_DATA=grpc+unix://" +
-                               dataset::LearnerSocket(options.sockets, project.id, spec.name));
-  if (options.isolated) spec.arguments.push_back("--no-network");
+  std::vector<std::string> shown = options.shown;
+  if (!options.dataserver.empty() && !sla.data_tags.empty()) {
+    const std::string socket =
+        dataset::LearnerSocket(options.sockets + "/{node}", project.id, spec.name);
+    spec.environment.push_back("UMBEL_DATA=grpc+unix://" + socket);
+    spec.arguments.insert(spec.arguments.end(), {"--wait-for", socket});
+    // The folder, as a data server that is started again makes another socket in it.
+    shown.push_back(std::filesystem::path(socket).parent_path());
+  }
+  if (options.isolated) {
+    spec.arguments.push_back("--isolated");
+    for (const std::string& path : shown)
+      spec.arguments.insert(spec.arguments.end(), {"--show", path});
+  }
   spec.environment.push_back(fmt::format("UMBEL_LEARNER={}", number));
   spec.addons = {"FLOps-learner"};
   spec.resources.memory_bytes = std::max(sla.memory_mb, options.python_memory_mb) * kMegabyte;
@@ -178,9 +219,16 @@ InstanceSpec LearnerSpec(const Options& options, const Project& project, const S
 InstanceSpec DataSpec(const Options& options, const Service& service, const std::string& node) {
   InstanceSpec spec = Base(service, 0);
   const std::string folder = fmt::format("{}/data/{}", options.state, node);
-  spec.arguments = {
-      options.dataserver,           "serve",      "--host", kLoopback,           "--port",
-      std::to_string(service.port), "--data-dir", folder,   "--learner-sockets", options.sockets};
+  spec.arguments = {options.dataserver,
+                    "serve",
+                    "--host",
+                    kLoopback,
+                    "--port",
+                    std::to_string(service.port),
+                    "--data-dir",
+                    folder,
+                    "--learner-sockets",
+                    options.sockets + "/" + node};
   spec.environment = PlainEnvironment(folder);
   spec.node = node;
   return spec;
@@ -252,7 +300,14 @@ InstanceSpec ServingSpec(const Options& options, const Project& project, const S
                     kLoopback,
                     "--port",
                     std::to_string(service.port)};
-  spec.environment = PlainEnvironment(FolderOf(options, project.id));
+  const std::string folder = FolderOfStep(options, project.id, "serve");
+  spec.environment = PlainEnvironment(folder);
+  // A model is code too. It keeps the network, as others are to reach it.
+  spec.isolated = options.isolated;
+  if (spec.isolated) {
+    spec.shown = process::PythonFolders(python);
+    spec.writable = {folder};
+  }
   spec.environment.push_back("MLFLOW_TRACKING_URI=" + tracking_url);
   FindFirst(spec.environment, std::filesystem::path(python).parent_path().native());
   spec.resources.memory_bytes = options.python_memory_mb * kMegabyte;
@@ -270,7 +325,11 @@ std::string ToJson(const InstanceSpec& spec) {
               {"addons", spec.addons},
               {"node", spec.node},
               {"one_shot", spec.one_shot},
-              {"network", spec.network}}
+              {"network", spec.network},
+              {"isolated", spec.isolated},
+              {"shown", spec.shown},
+              {"writable", spec.writable},
+              {"reached", spec.reached}}
       .dump();
 }
 
@@ -289,6 +348,10 @@ Result<InstanceSpec> SpecFromJson(const std::string& text) {
     in.at("node").get_to(spec.node);
     in.at("one_shot").get_to(spec.one_shot);
     in.at("network").get_to(spec.network);
+    spec.isolated = in.value("isolated", false);
+    spec.shown = in.value("shown", spec.shown);
+    spec.writable = in.value("writable", spec.writable);
+    spec.reached = in.value("reached", spec.reached);
     return spec;
   } catch (const json::exception& error) {
     return Fail(Code::kDataLoss, fmt::format("a stored instance cannot be read: {}", error.what()));

@@ -16,6 +16,9 @@ using orchestrator::InstanceSpec;
 /// Where what belongs to a project lies.
 std::string FolderOf(const Options& options, const std::string& project);
 std::string FolderOfTracking(const Options& options, const std::string& customer);
+/// Of a Python step of the project, which may write there and nowhere else.
+std::string FolderOfStep(const Options& options, const std::string& project,
+                         const std::string& step);
 /// JSON that a Python step of the project writes: "build", "initial", "log".
 std::string ResultFile(const Options& options, const std::string& project, const std::string& step);
 
@@ -28,6 +31,7 @@ InstanceSpec InitialSpec(const Options& options, const Project& project, const S
                          const Service& service);
 struct LogWish {
   std::string tracking_url;
+  uint16_t tracking_port = 0;
   std::string run_id;  // MLflow's
 };
 InstanceSpec LogSpec(const Options& options, const Project& project, const Sla& sla,

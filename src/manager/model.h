@@ -173,6 +173,9 @@ struct Instance {
   std::string detail;
   uint32_t starts = 0;
   WallTime since{};
+  // A learner's part of the data: on which node, and among how many it was dealt there.
+  std::string share_node;  // "": it has none
+  uint32_t share_of = 0;
 };
 
 enum class Level { kInfo, kWarn, kError };

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace umbel::manager {
 
@@ -25,8 +26,10 @@ struct Options {
   std::string flops;                 // folder for Python's path that holds umbel/flops
   std::string mlflow_python;         // "": an environment with MLflow is made below `state`
   std::string dataserver;            // umbel-dataserver; "": learners bring their own data
-  std::string sockets;               // short path of a folder for learners' sockets
-  bool isolated = false;             // learners' user code has no network
+  uint32_t environment_days = 30;    // unused for longer, they are removed; 0: never
+  std::string sockets;               // short path of a folder for learners' sockets, by node
+  bool isolated = false;             // user code sees no more than it needs
+  std::vector<std::string> shown;    // paths that learners' user code sees beside that
   uint16_t tracking_port = 7027;     // and upward
   uint16_t aggregator_port = 8080;   // and upward
   uint16_t serving_port = 8088;      // and upward

@@ -14,6 +14,7 @@ constexpr std::string_view kLearnerAddon = "FLOps-learner";
 /// As FLOps names whom the platform itself belongs to.
 constexpr const char* kPlatform = "Infrastructure_Provider";
 constexpr uint32_t kShareRetries = 20;  // the server may just be starting
+constexpr uint32_t kBackRetries = 2;
 
 std::string NameOfData(const std::string& node) {
   return std::string(NamesOf(Kind::kData).prefix) + ShortHash(node);
@@ -95,38 +96,157 @@ Reconciler::Moved Reconciler::EnsureMocks() {
   return false;
 }
 
+/// What has come of a learner's data so far, by its row:
+///   no part                    its node's data is dealt, or it takes a part of the deal that is
+///   free a part on another node     it has moved: the part is given back a part, but of a deal
+///   that is too small for those who came: it begins anew, and the data of its
+///                              node is dealt among all that are there
+/// A learner connects when its part's socket is there, so none trains on rows of another.
 Reconciler::Moved Reconciler::EnsureShares(Project& project, const Sla& sla, bool* shared) {
   *shared = true;
-  const Service* learners = FindService(Kind::kLearner, project);
-  if (p_.options.dataserver.empty() || sla.data_tags.empty() || !learners) return false;
-  std::map<std::string, uint32_t> on_node;
-  for (const Instance* instance : InstancesOf(*learners)) ++on_node[instance->node];
-  for (const Instance* instance : InstancesOf(*learners)) {
-    const std::string key = fmt::format("{}@{}", instance->name, instance->node);
-    if (shared_.contains(key)) continue;
+  const Service* service = FindService(Kind::kLearner, project);
+  if (p_.options.dataserver.empty() || sla.data_tags.empty() || !service) return false;
+  const std::vector<const Instance*> learners = InstancesOf(*service);
+  std::map<std::string, std::vector<const Instance*>> on_node;
+  bool all_placed = learners.size() == sla.min_available;
+  for (const Instance* learner : learners) {
+    const bool placed = learner->wanted && !learner->node.empty();
+    all_placed = all_placed && placed;
+    if (!placed) {
+      *shared = false;
+    } else if (!learner->share_node.empty() && learner->share_node != learner->node) {
+      *shared = false;
+      return GiveBack(project, *learner);
+    } else {
+      on_node[learner->node].push_back(learner);
+    }
+  }
+  for (const auto& [node, here] : on_node) {
+    std::vector<const Instance*> holders, without;
+    for (const Instance* learner : here)
+      (learner->share_node.empty() ? without : holders).push_back(learner);
+    if (without.empty()) continue;
     *shared = false;
-    const Service* data = FindData(instance->node);
-    if (!data)
-      return FailProject(project, fmt::format("{} is on {}, which has no data server",
-                                              instance->name, instance->node));
-    const ShareWish wish{DataLocation(*data), project.id, instance->name, sla.data_tags,
-                         on_node[instance->node]};
-    auto& peers = p_.peers;
-    const auto rows = Attempt<uint64_t>(
-        "project/" + project.id + "/data/" + instance->name,
-        [&peers, wish](std::stop_token stop) { return peers.Share(wish, stop); }, kShareRetries);
-    if (!rows) continue;
-    if (!rows->ok())
-      return FailProject(project, fmt::format("{} on {} has no data: {}", instance->name,
-                                              instance->node, rows->error().message));
-    shared_.insert(key);
-    Told told;
-    told.entries.push_back(Say(
-        project, Level::kInfo,
-        fmt::format("{} has {} rows of the data on {}", instance->name, **rows, instance->node)));
-    return Save(project, told);
+    const auto count = static_cast<uint32_t>(here.size());
+    if (holders.empty()) {
+      // Only now is it known among how many; those who are to come would end this deal.
+      if (!all_placed) continue;
+      UMBEL_ASSIGN(const bool dealt, DealData(project, sla, node, here, count));
+      if (dealt) return true;
+    } else if (holders[0]->share_of >= count) {
+      UMBEL_ASSIGN(const bool dealt, DealData(project, sla, node, without, holders[0]->share_of));
+      if (dealt) return true;
+    } else {
+      return BeginAnew(project, node, holders);
+    }
   }
   return false;
+}
+
+Reconciler::Moved Reconciler::GiveBack(Project& project, const Instance& learner) {
+  const Service* data = FindData(learner.share_node);
+  const Instance* server = data ? FindInstance(*data, 0) : nullptr;
+  // A server that is not there has it taken from it before it deals again.
+  if (server && server->state == InstanceState::kRunning) {
+    const ShareWish wish{DataLocation(*data), project.id, learner.name, {}, 0};
+    auto& peers = p_.peers;
+    const std::function<Result<bool>(std::stop_token)> work =
+        [&peers, wish](std::stop_token stop) -> Result<bool> {
+      UMBEL_TRY(peers.Unshare(wish, stop));
+      return true;
+    };
+    const auto given =
+        Attempt<bool>("project/" + project.id + "/back/" + learner.name, work, kBackRetries);
+    if (!given) return false;
+    if (!given->ok())
+      LogWarn("a learner's part of the data is still taken",
+              {{"learner", learner.name}, {"error", given->error().message}});
+  }
+  Instance row = learner;
+  row.share_node.clear();
+  row.share_of = 0;
+  const Entry entry = Say(
+      project, Level::kInfo,
+      fmt::format("{} has moved from {} to {}", learner.name, learner.share_node, learner.node));
+  UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
+    UMBEL_TRY(PutInstance(db, row));
+    return AddEntry(db, project.id, entry);
+  }));
+  return true;
+}
+
+Reconciler::Moved Reconciler::DealData(Project& project, const Sla& sla, const std::string& node,
+                                       const std::vector<const Instance*>& learners, uint32_t of) {
+  const Service* data = FindData(node);
+  if (!data)
+    return FailProject(
+        project, fmt::format("{} is on {}, which has no data server", learners[0]->name, node));
+  std::vector<ShareWish> wishes;
+  for (const Instance* learner : learners)
+    wishes.push_back({DataLocation(*data), project.id, learner->name, sla.data_tags, of});
+  // Who may have had a part there, when this server was last asked.
+  std::vector<ShareWish> before;
+  const bool anew = learners.size() == of;
+  if (anew)
+    for (const Instance* learner : InstancesOf(*FindService(Kind::kLearner, project)))
+      before.push_back({DataLocation(*data), project.id, learner->name, {}, 0});
+  auto& peers = p_.peers;
+  const std::function<Result<std::vector<uint64_t>>(std::stop_token)> work =
+      [&peers, wishes, before](std::stop_token stop) -> Result<std::vector<uint64_t>> {
+    for (bool again = false;; again = true) {
+      std::vector<uint64_t> rows;
+      Status done;
+      for (const ShareWish& wish : wishes) {
+        const auto share = peers.Share(wish, stop);
+        if (share.ok())
+          rows.push_back(*share);
+        else if (done.ok())
+          done = Fail(share.error());
+      }
+      if (done.ok()) return rows;
+      if (again || before.empty() || done.error().code != Code::kFailedPrecondition)
+        return Fail(done.error());
+      for (const ShareWish& wish : before) UMBEL_TRY(peers.Unshare(wish, stop));
+    }
+  };
+  const auto dealt = Attempt<std::vector<uint64_t>>("project/" + project.id + "/data/" + node, work,
+                                                    kShareRetries);
+  if (!dealt) return false;
+  if (!dealt->ok())
+    return FailProject(project, fmt::format("{} on {} has no data: {}", learners[0]->name, node,
+                                            dealt->error().message));
+  UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
+    for (size_t i = 0; i < learners.size(); ++i) {
+      Instance row = *learners[i];
+      row.share_node = node;
+      row.share_of = of;
+      UMBEL_TRY(PutInstance(db, row));
+      UMBEL_TRY(AddEntry(
+          db, project.id,
+          Say(project, Level::kInfo,
+              fmt::format("{} has {} rows of the data on {}", row.name, (**dealt)[i], node))));
+    }
+    return {};
+  }));
+  return true;
+}
+
+Reconciler::Moved Reconciler::BeginAnew(Project& project, const std::string& node,
+                                        const std::vector<const Instance*>& learners) {
+  UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
+    for (const Instance* learner : learners) {
+      Instance row = *learner;
+      row.wanted = false;  // it is removed with its part, and wanted again as one without
+      UMBEL_TRY(PutInstance(db, row));
+      UMBEL_TRY(AddEntry(db, project.id,
+                         Say(project, Level::kInfo,
+                             fmt::format("{} begins anew: another learner has come to {}, whose "
+                                         "data is dealt among both",
+                                         row.name, node))));
+    }
+    return {};
+  }));
+  return true;
 }
 
 }  // namespace umbel::manager

@@ -126,13 +126,17 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
   const std::string kept = p_.options.state + "/logs";
   auto& ground = p_.ground;
   auto& peers = p_.peers;
-  std::optional<ShareWish> share;  // that goes with it
+  // What goes with it: its part of the data, and those of nodes it was on while their servers were
+  // away.
+  std::vector<ShareWish> shares;
   for (const Service& service : view_.services)
-    if (service.id == instance.service_id && service.kind == Kind::kLearner)
-      if (const Service* data = FindData(instance.node))
-        share = ShareWish{DataLocation(*data), service.project, name, {}, 0};
+    if (service.id == instance.service_id && !instance.share_node.empty())
+      for (const Service& data : view_.services)
+        if (const Instance* server = FindInstance(data, 0);
+            data.kind == Kind::kData && server && server->state == InstanceState::kRunning)
+          shares.push_back({DataLocation(data), service.project, name, {}, 0});
   const std::function<Result<bool>(std::stop_token)> work =
-      [&ground, &peers, name, kept, share](std::stop_token stop) -> Result<bool> {
+      [&ground, &peers, name, kept, shares](std::stop_token stop) -> Result<bool> {
     // Its log outlives it, as far as its end goes.
     std::string log;
     for (uint64_t offset = 0;;) {
@@ -147,10 +151,10 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
       UMBEL_TRY(WriteFileAtomic(fmt::format("{}/{}.log", kept, name), log));
     }
     UMBEL_TRY(ground.Remove(name));
-    if (!share) return true;
-    if (const Status released = peers.Unshare(*share, stop); !released.ok())
-      LogWarn("a learner's part of the data is still taken",
-              {{"learner", name}, {"error", released.error().message}});
+    for (const ShareWish& share : shares)
+      if (const Status released = peers.Unshare(share, stop); !released.ok())
+        LogWarn("a learner's part of the data is still taken",
+                {{"learner", name}, {"error", released.error().message}});
     return true;
   };
   const auto removed = p_.jobs.Run<bool>("remove/" + name, work);
@@ -163,7 +167,6 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
     return false;
   }
   applied_.erase(name);
-  shared_.erase(fmt::format("{}@{}", name, instance.node));
   UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
     UMBEL_TRY(DeleteInstance(db, instance.service_id, instance.number));
     // Others may have gone since the last look.
@@ -337,6 +340,10 @@ Reconciler::Moved Reconciler::FinishDelete(const Project& project) {
   for (const Service& service : view_.services)
     if (service.project == project.id && service.kind != Kind::kObserver) return false;
   UMBEL_TRY(EndRounds(project, "KILLED"));
+  if (FindTracking(project.customer)) {
+    UMBEL_ASSIGN(tracking::Tracker* const tracker, TrackerOf(project.customer));
+    UMBEL_TRY(tracker->Forget(project.id + "/"));
+  }
   // Nothing of it runs any more. Files first: rows are how they are found again.
   UMBEL_ASSIGN(const std::vector<Service> services,
                p_.store.Read([](Connection& db) { return ListServices(db, true); }));

@@ -67,8 +67,9 @@ Result<std::optional<WallTime>> Reconciler::Pass() {
     view_.seen.clear();
     for (auto& status : p_.ground.List()) view_.seen.emplace(status.name, std::move(status));
     UMBEL_TRY(Look());
-    for (const auto step : {&Reconciler::SyncInstances, &Reconciler::DropStrangers,
-                            &Reconciler::EnsureTracking, &Reconciler::EnsureData}) {
+    for (const auto step :
+         {&Reconciler::SyncInstances, &Reconciler::DropStrangers, &Reconciler::EnsureTracking,
+          &Reconciler::EnsureData, &Reconciler::DropEnvironments}) {
       UMBEL_ASSIGN(const bool any, (this->*step)());
       if (!any) continue;
       moved = true;
@@ -193,17 +194,25 @@ Reconciler::StepEnd Reconciler::EndOfStep(const Project& project, const Service&
   return end;
 }
 
+Reconciler::Moved Reconciler::BeginStep(const Project& project, const std::string& step,
+                                        const Service& service, const InstanceSpec& spec,
+                                        uint32_t number, const std::string& words) {
+  UMBEL_TRY(MakeDirectories(FolderOfStep(p_.options, project.id, step)));
+  std::error_code ignored;  // of an earlier attempt
+  fs::remove(ResultFile(p_.options, project.id, step), ignored);
+  return EnsureInstance(service, spec, number, words);
+}
+
 Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
   const json facts = json::parse(project.environment, nullptr, false);
   if (!facts.is_object() || !Exists(facts.value("python", "")) || !Exists(facts.value("fab", ""))) {
     UMBEL_ASSIGN(const Service* const builder, EnsureService(project, Kind::kBuilder, 0));
     if (!builder) return true;
-    if (!FindInstance(*builder, 0)) {
-      std::error_code ignored;
-      fs::remove(ResultFile(p_.options, project.id, "build"), ignored);
-      return EnsureInstance(*builder, BuilderSpec(p_.options, project, sla, *builder), 0,
-                            sla.verbose ? "New Builder service created & deployed\n" : "");
-    }
+    if (!FindInstance(*builder, 0) && SweepsEnvironments())
+      return Wait(project, "for old environments to be removed");
+    if (!FindInstance(*builder, 0))
+      return BeginStep(project, "build", *builder, BuilderSpec(p_.options, project, sla, *builder),
+                       0, sla.verbose ? "New Builder service created & deployed\n" : "");
     const StepEnd end = EndOfStep(project, *builder, 0, "build");
     if (!end.done) {
       const Instance* instance = FindInstance(*builder, 0);
@@ -231,11 +240,9 @@ Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
     if (dropped) return true;
     UMBEL_ASSIGN(const Service* const model, EnsureService(project, Kind::kModel, 0));
     if (!model) return true;
-    if (!FindInstance(*model, 0)) {
-      std::error_code ignored;
-      fs::remove(ResultFile(p_.options, project.id, "initial"), ignored);
-      return EnsureInstance(*model, InitialSpec(p_.options, project, sla, *model), 0);
-    }
+    if (!FindInstance(*model, 0))
+      return BeginStep(project, "initial", *model, InitialSpec(p_.options, project, sla, *model),
+                       0);
     const StepEnd end = EndOfStep(project, *model, 0, "initial");
     if (!end.done) {
       const Instance* instance = FindInstance(*model, 0);
@@ -246,7 +253,7 @@ Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
       return Wait(project, "for the initial model");
     }
     if (!end.error.empty()) return FailProject(project, end.error);
-    project.initial = FolderOf(p_.options, project.id) + "/initial.npz";
+    project.initial = FolderOfStep(p_.options, project.id, "initial") + "/initial.npz";
     if (!Exists(project.initial))
       return FailProject(project, fmt::format("{}.0 left no model", model->name));
     return Save(project, {});
@@ -456,10 +463,8 @@ Reconciler::Moved Reconciler::StepRecord(Project& project, const Sla& sla) {
     UMBEL_ASSIGN(const Service* const model, EnsureService(project, Kind::kModel, 0));
     if (!model) return true;
     if (!FindInstance(*model, 1)) {
-      std::error_code ignored;
-      fs::remove(ResultFile(p_.options, project.id, "log"), ignored);
-      const LogWish wish{TrackingUrl(*tracking), *run};
-      return EnsureInstance(*model, LogSpec(p_.options, project, sla, *model, wish), 1);
+      const LogWish wish{TrackingUrl(*tracking), tracking->port, *run};
+      return BeginStep(project, "log", *model, LogSpec(p_.options, project, sla, *model, wish), 1);
     }
     const StepEnd end = EndOfStep(project, *model, 1, "log");
     if (!end.done) return Wait(project, "for the model to be logged");
@@ -476,7 +481,8 @@ Reconciler::Moved Reconciler::StepRecord(Project& project, const Sla& sla) {
     if (service.project == project.id && kActors.contains(service.kind)) return false;
   std::error_code ignored;  // what actors leave behind; all that is of worth is recorded
   for (const auto& entry : fs::directory_iterator(FolderOf(p_.options, project.id), ignored))
-    if (entry.is_directory(ignored)) fs::remove_all(entry.path(), ignored);
+    if (entry.is_directory(ignored) && entry.path().filename() != "steps")
+      fs::remove_all(entry.path(), ignored);
   const json model = json::parse(project.model);
   Told told;
   told.entries.push_back(
@@ -500,6 +506,7 @@ Reconciler::Moved Reconciler::StepServe(Project& project, const Sla& sla) {
                EnsureService(project, Kind::kServing, p_.options.serving_port));
   const Service* tracking = FindTracking(project.customer);
   if (!service || !tracking) return !service;
+  UMBEL_TRY(MakeDirectories(FolderOfStep(p_.options, project.id, "serve")));
   UMBEL_ASSIGN(
       const bool made,
       EnsureInstance(*service, ServingSpec(p_.options, project, *service, TrackingUrl(*tracking)),

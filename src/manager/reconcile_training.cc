@@ -144,6 +144,9 @@ Reconciler::Moved Reconciler::StepTrain(Project& project, const Sla& sla) {
     return FailProject(project, fmt::format("nothing came of the rounds for {} s ({})",
                                             stall.count(), project.waiting));
   if (actors.address.empty()) return Wait(project, actors.why);
+  bool shared = false;  // those who have moved connect when it is so again
+  UMBEL_ASSIGN(const bool told_share, EnsureShares(project, sla, &shared));
+  if (told_share) return true;
   auto& peers = p_.peers;
   const std::string jobs = "project/" + project.id + "/";
   if (project.run_id == 0) {

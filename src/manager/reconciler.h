@@ -86,8 +86,16 @@ class Reconciler {
                        const std::string& words = "");
   Moved FinishDelete(const Project& project);
 
+  // reconcile_environments.cc
+  /// Once a day, environments that no project has used for long.
+  Moved DropEnvironments();
+  bool SweepsEnvironments();
+
   // reconcile_stages.cc
   Moved StepProject(Project project);
+  /// A Python step: its folder is there and has no result yet, then its instance is wanted.
+  Moved BeginStep(const Project& project, const std::string& step, const Service& service,
+                  const InstanceSpec& spec, uint32_t number, const std::string& words = "");
   Moved StepPrepare(Project& project, const Sla& sla);
   Moved StepBuild(Project& project, const Sla& sla);
   Moved StepDeploy(Project& project, const Sla& sla);
@@ -117,8 +125,14 @@ class Reconciler {
   Moved EnsureData();
   Moved MakeDataService(const std::string& node);
   Moved EnsureMocks();
-  /// Each learner of a project gets its part of the data of the node it is on.
+  /// Each learner of a project gets its part of the data of the node it is on, and another when it
+  /// has moved. shared: all have theirs.
   Moved EnsureShares(Project& project, const Sla& sla, bool* shared);
+  Moved GiveBack(Project& project, const Instance& learner);
+  Moved DealData(Project& project, const Sla& sla, const std::string& node,
+                 const std::vector<const Instance*>& learners, uint32_t of);
+  Moved BeginAnew(Project& project, const std::string& node,
+                  const std::vector<const Instance*>& learners);
 
   // reconcile_training.cc
   Moved StepTrain(Project& project, const Sla& sla);
@@ -166,11 +180,11 @@ class Reconciler {
   std::map<std::string, Retry> retries_;
   std::set<std::string> applied_;  // by this process
   std::set<std::string> healthy_;  // servers that have answered
+  WallTime next_sweep_{};          // of environments
   std::map<std::string, std::unique_ptr<tracking::Tracker>> trackers_;  // by customer
   std::map<std::string, WallTime> heard_;  // when a project's aggregator said something last
   std::map<std::string, tracking::ProcessMetrics> samplers_;  // by project
-  std::set<std::string> shared_;  // learners with their part: "NAME@NODE"
-  std::string mlflow_;            // Python with MLflow
+  std::string mlflow_;                                        // Python with MLflow
   std::string mlflow_trouble_;
 };
 

@@ -237,6 +237,160 @@ TEST(Reconciler, MlflowBeingDownOnlyDelaysTheEnd) {
   ExpectDone(world, id);
 }
 
+TEST(Environments, ThatNobodyUsesAreRemovedAfterAWhile) {
+  namespace fs = std::filesystem;
+  World world;
+  const std::string folder = world.options().state + "/environments/";
+  const auto put = [&](const std::string& name, int days) {
+    const std::string result = folder + name + "/umbel/result.json";
+    fs::create_directories(fs::path(result).parent_path());
+    std::ofstream(result) << "{}";
+    fs::last_write_time(result, std::chrono::time_point_cast<fs::file_time_type::duration>(
+                                    std::chrono::file_clock::from_sys(world.clock().Now() -
+                                                                      std::chrono::days(days))));
+  };
+  put("old", 31);
+  put("young", 29);
+  put("e", 31);  // what the builder of this world takes
+  fs::create_directories(folder + "unfinished");
+  fs::create_directories(folder + ".gone-before/lib");
+  const std::string id = world.Submit();
+  world.hang = true;
+  world.rounds.visible = 3;
+  world.Settle();  // the first look comes before the project's
+  EXPECT_FALSE(fs::exists(folder + "old"));
+  EXPECT_FALSE(fs::exists(folder + ".gone-before"));
+  EXPECT_TRUE(fs::exists(folder + "young"));
+  EXPECT_TRUE(fs::exists(folder + "unfinished"));
+  put("old", 31);
+  world.clock().Advance(std::chrono::hours(25));
+  world.Settle();
+  EXPECT_TRUE(fs::exists(folder + "old"));  // a builder is at work
+  world.hang = false;
+  world.Want(id, Wanted::kStop);
+  world.Settle();
+  EXPECT_FALSE(fs::exists(folder + "old"));
+  EXPECT_FALSE(fs::exists(folder + "young"));
+  world.Want(id, Wanted::kResume);
+  world.Settle();
+  ASSERT_EQ(world.Find(id)->stage, Stage::kTrain);
+  put("e", 31);
+  world.clock().Advance(std::chrono::hours(25));
+  world.Settle();
+  EXPECT_TRUE(fs::exists(folder + "e/umbel/result.json"));
+}
+
+/// A project in training with data on two nodes, and what is moved about meanwhile.
+class MovedLearners : public ::testing::Test {
+ protected:
+  void Begin(int learners) {
+    world_.ServeData();
+    world_.rounds.visible = 3;
+    id_ = world_.Submit(fmt::format(
+        R"({{"training_configuration": {{"data_tags": ["t"], "min_available_clients": {0},
+            "min_fit_clients": {0}, "min_evaluate_clients": {0}}}}})",
+        learners));
+    world_.Settle();
+  }
+  std::string Learner(int number) const {
+    return fmt::format("flearner{}.{}", ShortHash(id_), number);
+  }
+  std::string NodeOf(int number) { return world_.ground().Find(Learner(number))->node; }
+  /// How many learners hold a part on each node, and that each holds one where it is.
+  std::map<std::string, size_t> Holders(int learners) {
+    std::map<std::string, size_t> count;
+    const auto rows = world_.store().Read([](Connection& db) { return ListInstances(db); });
+    for (const Instance& row : *rows) {
+      if (!row.name.starts_with("flearner")) continue;
+      EXPECT_EQ(row.share_node, row.node) << row.name;
+      EXPECT_TRUE(world_.data.read.contains(row.name)) << row.name;
+      ++count[row.node];
+      --learners;
+    }
+    EXPECT_EQ(learners, 0);
+    return count;
+  }
+  void ExpectEnd() {
+    EXPECT_EQ(world_.data.overlaps, Names{});
+    world_.rounds.visible = 100;
+    world_.Settle();
+    ASSERT_EQ(world_.Find(id_)->stage, Stage::kDone) << world_.Find(id_)->failure;
+    EXPECT_TRUE(world_.data.deals.empty());
+  }
+
+  World world_;
+  std::string id_;
+};
+using Count = std::map<std::string, size_t>;
+
+TEST_F(MovedLearners, TheNodeTheyComeToIsDealtAnew) {
+  Begin(2);
+  ASSERT_EQ(world_.Find(id_)->stage, Stage::kTrain);
+  EXPECT_EQ(Holders(2), (Count{{"node-1", 1}, {"node-2", 1}}));
+  const int mover = NodeOf(0) == "node-2" ? 0 : 1;
+  world_.ground().SetUp("node-2", false);
+  world_.Settle();
+  ASSERT_EQ(world_.Find(id_)->stage, Stage::kTrain);
+  EXPECT_EQ(Holders(2), (Count{{"node-1", 2}}));
+  const std::string told = Joined(world_.Timeline(id_));
+  ExpectHas(told, Learner(mover) + " has moved from node-2 to node-1");
+  ExpectHas(told, Learner(1 - mover) + " begins anew: another learner has come to node-1");
+  ExpectEnd();
+}
+
+TEST_F(MovedLearners, AServerThatWasAwayForgetsWhoHasLeft) {
+  Begin(4);
+  EXPECT_EQ(Holders(4), (Count{{"node-1", 2}, {"node-2", 2}}));
+  for (const auto& [down, up] : {std::pair("node-2", "node-1"), std::pair("node-1", "node-2"),
+                                 std::pair("node-2", "node-1")}) {
+    // node-0 has no add-on: whoever has no other place waits for one.
+    world_.ground().SetUp(down, false);
+    world_.Settle();
+    EXPECT_EQ(Holders(4), (Count{{up, 4}})) << down;
+    world_.ground().SetUp(down, true);
+    world_.Settle();
+  }
+  ExpectEnd();
+}
+
+TEST_F(MovedLearners, NobodyIsDealtDataBeforeAllHaveAPlace) {
+  Begin(2);
+  for (const char* node : {"node-1", "node-2"}) world_.ground().SetUp(node, false);
+  world_.Settle();
+  ASSERT_EQ(world_.Find(id_)->stage, Stage::kTrain);
+  world_.ground().SetUp("node-1", true);
+  world_.Settle();
+  EXPECT_EQ(Holders(2), (Count{{"node-1", 2}}));
+  ExpectEnd();
+}
+
+TEST(Kills, AtEachStepOfAMoveLeaveEachLearnerItsOwnRows) {
+  for (const bool after : {false, true}) {
+    for (uint64_t step = 1;; ++step) {
+      SCOPED_TRACE(fmt::format("killed {} step {}", after ? "after" : "before", step));
+      World world;
+      world.ServeData();
+      world.rounds.visible = 3;
+      const std::string id = world.Submit(R"({"training_configuration": {"data_tags": ["t"]}})");
+      world.Settle();
+      world.ground().SetUp("node-2", false);
+      bool died = false;
+      world.on_death = [&] { died = true; };
+      world.life().DieAt(step, after);
+      world.Settle();
+      world.life().LiveOn();
+      EXPECT_EQ(world.data.overlaps, Names{});
+      EXPECT_EQ(world.data.read.size(), 2u);
+      world.rounds.visible = 100;
+      world.Settle();
+      ASSERT_EQ(world.Find(id)->stage, Stage::kDone) << world.Find(id)->failure;
+      if (::testing::Test::HasFailure()) return;
+      if (!died) break;
+      ASSERT_LT(step, 500u);
+    }
+  }
+}
+
 /// Runs until the project waits in `stage`, for want of rounds, learners or the like.
 void WaitIn(World& world, Stage stage) {
   world.hang = stage == Stage::kBuild;
@@ -283,6 +437,7 @@ TEST_P(EachStage, IsDeletedWithoutATrace) {
   EXPECT_FALSE(world.Find(id));
   EXPECT_EQ(world.OnGround(), (Names{"tracking"}));
   EXPECT_TRUE(world.Timeline(id).empty());
+  EXPECT_TRUE(world.mlflow.forgotten.contains(id + "/"));
   EXPECT_FALSE(std::filesystem::exists(FolderOf(world.options(), id)));
   const auto services = world.store().Read([](Connection& db) { return ListServices(db, true); });
   for (const Service& service : *services) EXPECT_EQ(service.project, "");

@@ -165,9 +165,9 @@ Result<std::vector<Service>> ListServices(Connection& db, bool gone) {
 }
 
 Status PutInstance(Connection& db, const Instance& i) {
-  return db.Run("REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", i.service_id,
-                i.number, i.name, i.spec, i.wanted, static_cast<int>(i.state), i.node, i.address,
-                i.detail, i.starts, i.since);
+  return db.Run("REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                i.service_id, i.number, i.name, i.spec, i.wanted, static_cast<int>(i.state), i.node,
+                i.address, i.detail, i.starts, i.since, i.share_node, i.share_of);
 }
 Status DeleteInstance(Connection& db, const std::string& service_id, uint32_t number) {
   return db.Run("DELETE FROM instances WHERE service_id = ? AND number = ?", service_id, number);
@@ -175,7 +175,7 @@ Status DeleteInstance(Connection& db, const std::string& service_id, uint32_t nu
 Result<std::vector<Instance>> ListInstances(Connection& db) {
   Query query(db,
               "SELECT service_id, number, name, spec, wanted, state, node, address, detail, "
-              "starts, since FROM instances ORDER BY service_id, number");
+              "starts, since, share_node, share_of FROM instances ORDER BY service_id, number");
   return All<Instance>(query, [](const Query& q) {
     Instance i;
     i.service_id = q.Bytes(0);
@@ -189,6 +189,8 @@ Result<std::vector<Instance>> ListInstances(Connection& db) {
     i.detail = q.Bytes(8);
     i.starts = static_cast<uint32_t>(q.Integer(9));
     i.since = q.Time(10);
+    i.share_node = q.Bytes(11);
+    i.share_of = static_cast<uint32_t>(q.Integer(12));
     return i;
   });
 }

@@ -109,6 +109,10 @@ CREATE TABLE rounds (
   PRIMARY KEY (project, run, round)
 ) STRICT;
 )sql"},
+    {"on which node a learner has its part of the data", R"sql(
+ALTER TABLE instances ADD COLUMN share_node TEXT NOT NULL DEFAULT '';
+ALTER TABLE instances ADD COLUMN share_of INTEGER NOT NULL DEFAULT 0;
+)sql"},
 };
 
 constexpr size_t kWordsMax = size_t{1} << 20;

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -99,6 +100,7 @@ struct Mlflow {
     int ends = 0;
   };
   std::map<std::string, Run> runs;
+  std::set<std::string> forgotten;  // beginnings of keys
   bool down = false;
 };
 
@@ -123,6 +125,12 @@ class FakeTracker final : public tracking::Tracker {
     return Live(life_, [&]() -> Status {
       UMBEL_CHECK(mlflow_.runs.contains(run));
       mlflow_.runs[run].status = status;
+      return {};
+    });
+  }
+  Status Forget(const std::string& prefix) override {
+    return Live(life_, [&]() -> Status {
+      mlflow_.forgotten.insert(prefix);
       return {};
     });
   }
@@ -157,10 +165,58 @@ struct Rounds {
   uint32_t online = 100;
 };
 
+/// What nodes' data servers have on record, and what learners have read.
+struct Data {
+  struct Deal {
+    int id = 0;
+    uint32_t of = 0;
+    std::map<std::string, uint32_t> parts;  // by learner
+
+    bool operator==(const Deal&) const = default;
+  };
+  std::map<std::pair<std::string, std::string>, Deal> deals;  // by location and project
+  /// By learner, since it was started last. Who has a part reads it at once.
+  struct Read {
+    std::string location;
+    int deal = 0;
+    uint32_t part = 0;
+  };
+  std::map<std::string, Read> read;
+  int dealt = 0;
+
+  Status Assign(const ShareWish& wish) {
+    Deal& deal = deals[{wish.location, wish.project}];
+    if (deal.id == 0) deal = {++dealt, wish.of, {}};
+    if (deal.of != wish.of) return Fail(Code::kFailedPrecondition, "shared out among others");
+    if (!deal.parts.contains(wish.learner)) {
+      std::set<uint32_t> taken;
+      for (const auto& [learner, part] : deal.parts) taken.insert(part);
+      uint32_t part = 0;
+      while (taken.contains(part)) ++part;
+      if (part >= deal.of) return Fail(Code::kFailedPrecondition, "all parts are taken");
+      deal.parts[wish.learner] = part;
+    }
+    read[wish.learner] = {wish.location, deal.id, deal.parts[wish.learner]};
+    // Parts of one deal have no row in common; those of two deals may have.
+    for (const auto& [other, seen] : read)
+      if (other != wish.learner && seen.location == wish.location &&
+          (seen.deal != deal.id || seen.part == deal.parts[wish.learner]))
+        overlaps.push_back(fmt::format("{} and {}", wish.learner, other));
+    return {};
+  }
+  void Release(const ShareWish& wish) {
+    const auto found = deals.find({wish.location, wish.project});
+    if (found == deals.end()) return;
+    found->second.parts.erase(wish.learner);
+    if (found->second.parts.empty()) deals.erase(found);
+  }
+  std::vector<std::string> overlaps;  // of rows, between learners that run
+};
+
 class FakePeers final : public Peers {
  public:
-  FakePeers(Rounds& rounds, Mlflow& mlflow, Life& life, std::string folder)
-      : rounds_(rounds), mlflow_(mlflow), life_(life), folder_(std::move(folder)) {}
+  FakePeers(Rounds& rounds, Mlflow& mlflow, Data& data, Life& life, std::string folder)
+      : rounds_(rounds), mlflow_(mlflow), data_(data), life_(life), folder_(std::move(folder)) {}
 
   Result<Checkout> Fetch(const Sla&, const std::string& commit, const std::string&,
                          std::stop_token) override {
@@ -236,13 +292,13 @@ class FakePeers final : public Peers {
   }
   Result<uint64_t> Share(const ShareWish& wish, std::stop_token) override {
     return Live(life_, [&]() -> Result<uint64_t> {
-      shares_[wish.learner] = wish;
+      UMBEL_TRY(data_.Assign(wish));
       return uint64_t{100};
     });
   }
   Status Unshare(const ShareWish& wish, std::stop_token) override {
     return Live(life_, [&]() -> Status {
-      shares_.erase(wish.learner);
+      data_.Release(wish);
       return {};
     });
   }
@@ -266,8 +322,8 @@ class FakePeers final : public Peers {
 
   Rounds& rounds_;
   Mlflow& mlflow_;
+  Data& data_;
   Life& life_;
-  std::map<std::string, ShareWish> shares_;
   const std::string folder_;
 };
 
@@ -283,6 +339,7 @@ class World {
     options_.tracking_port = 37027;
     options_.aggregator_port = 38080;
     options_.serving_port = 39080;
+    options_.data_port = 40027;
     ground_.set_program(
         [this](FakeGround& ground, const InstanceSpec& spec) { RunProgram(ground, spec); });
     Restart();
@@ -297,7 +354,7 @@ class World {
     UMBEL_CHECK(opened.ok());
     store_ = std::move(*opened);
     store_->alive = [this] { return life_.Next().done; };
-    peers_ = std::make_unique<FakePeers>(rounds, mlflow, life_, dir_.path());
+    peers_ = std::make_unique<FakePeers>(rounds, mlflow, data, life_, dir_.path());
     jobs_ = std::make_unique<Jobs>([] {}, true);
     dying_ = std::make_unique<DyingGround>(ground_, life_);
     reconciler_ = std::make_unique<Reconciler>(Reconciler::Parts{
@@ -383,9 +440,16 @@ class World {
   Life& life() { return life_; }
   Store& store() { return *store_; }
   Options& options() { return options_; }
+  /// Learner nodes have data servers.
+  void ServeData() {
+    options_.dataserver = "/bin/umbel-dataserver";
+    options_.sockets = dir_.path() + "/sockets";
+    Restart();
+  }
 
   Rounds rounds;
   Mlflow mlflow;
+  Data data;
   std::map<std::string, int> logged;          // MLflow's run -> models in it
   std::map<std::string, std::string> errors;  // step -> what it fails with
   bool hang = false;                          // Python steps do not end
@@ -402,6 +466,7 @@ class World {
   }
 
   void RunProgram(FakeGround& ground, const InstanceSpec& spec) {
+    data.read.erase(spec.name);  // a new process has read nothing
     if (spec.arguments.size() < 4 || spec.arguments[2] != "umbel.flops" || hang) return;
     const std::string step = spec.arguments[3];
     nlohmann::json result = nlohmann::json::object();

@@ -41,7 +41,8 @@ struct Node {
 /// known name is another instance, which replaces the first.
 struct InstanceSpec {
   std::string name;  // "aggr11e3c5ca7c4c.0"; letters, digits, '.', '_', '-'; at most 120
-  std::vector<std::string> arguments;    // the program first
+  /// The program first. Here and in the environment "{node}" stands for the name of its node.
+  std::vector<std::string> arguments;
   std::vector<std::string> environment;  // "KEY=value"; all of it
   std::string directory;                 // "": a folder of its own, made for it and removed with it
   Resources resources;
@@ -49,6 +50,12 @@ struct InstanceSpec {
   std::string node;              // only there; "": anywhere
   bool one_shot = false;         // an end with status 0 is what was wanted: it is not started again
   bool network = true;           // false: loopback of its own and nothing else
+  /// User code, which is kept from other processes and from files: it sees the system's programs,
+  /// its own folder, and these.
+  bool isolated = false;
+  std::vector<std::string> shown;     // files and folders, read-only
+  std::vector<std::string> writable;  // folders
+  std::vector<uint16_t> reached;  // isolated and without network: ports of its node all the same
 
   bool operator==(const InstanceSpec&) const = default;
 };

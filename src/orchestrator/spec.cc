@@ -39,6 +39,9 @@ Status CheckSpec(const InstanceSpec& spec) {
     const std::string_view key = std::string_view(entry).substr(0, equals);
     if (!keys.insert(key).second) return bad(fmt::format("'{}' is twice in the environment", key));
   }
+  if (!spec.isolated && !(spec.shown.empty() && spec.writable.empty() && spec.reached.empty()))
+    return bad("what it is shown and what it reaches is for isolated ones");
+  if (!spec.reached.empty() && spec.network) return bad("it reaches every port already");
   if (!spec.directory.empty() && (spec.directory[0] != '/' || HasZero(spec.directory)))
     return bad("its directory is not an absolute path");
   return {};

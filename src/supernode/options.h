@@ -33,14 +33,17 @@ struct Options {
   size_t max_parallel = 1;
   bool install_dependencies = false;
   Limits limits;
-  bool unlimited = false;  // run even where the limits cannot be enforced
-  std::string preload;     // file of a FAB that is loaded before the sites connect; "": none
+  bool isolated = false;           // user code sees only itself; implies limits.network = false
+  std::vector<std::string> shown;  // what isolated user code sees beside that, read-only
+  bool unlimited = false;          // run even where the limits cannot be enforced
+  std::string preload;  // file of a FAB that is loaded before the sites connect; "": none
 
   std::string trusted_entities;  // file
   std::vector<std::string> allow_fabs;
   std::vector<std::string> allow_publishers;
 
-  std::string state_directory;
+  std::string wait_for;         // a path; connect and start user code once it is there; "": at once
+  std::string state_directory;  // absolute
   std::string log_file;
   int log_rotation_interval_hours = 24;
   int log_rotation_backup_count = 7;

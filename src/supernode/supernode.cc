@@ -23,6 +23,7 @@
 #include "http/server.h"
 #include "http/tasks.h"
 #include "process/cgroup.h"
+#include "process/python.h"
 #include "supernode/environment.h"
 #include "supernode/environments.h"
 #include "supernode/hosts/process_host.h"
@@ -277,12 +278,39 @@ class SuperNodeImpl final : public SuperNode {
       UMBEL_ASSIGN(environments,
                    Environments::Open(server_->context(), pool_, std::move(own), Groups()));
     }
+    if (options_.isolated) UMBEL_TRY(Isolate(worker));
     host_ = MakeWorkerHost(server_->context().get_executor(), pool_, std::move(worker), Groups(),
                            kind == HostKind::kResident, clock_, options_.max_parallel,
                            std::move(environments), [this](const Error& why) {
                              if (end_.ok()) end_ = Fail(why);
                              if (!leaving_) on_end_();
                            });
+    return {};
+  }
+
+  /// User code sees its interpreter, its app, and folders of its own in the place of home and /tmp.
+  Status Isolate(WorkerOptions& worker) const {
+    std::error_code error;
+    const std::string& state = options_.state_directory;
+    const std::string home = state + "/home";
+    const std::string temporary = state + "/tmp";
+    std::filesystem::remove_all(temporary, error);  // of processes that are gone
+    for (const std::string& folder : {home, temporary}) {
+      UMBEL_TRY(MakeDirectories(folder));
+      if (worker.uid != 0 && ::chown(folder.c_str(), worker.uid, worker.uid) != 0)
+        return Fail(SystemError("give away", folder));
+    }
+    process::View view;
+    view.shown = process::PythonFolders(options_.python);
+    view.shown.insert(view.shown.end(), options_.shown.begin(), options_.shown.end());
+    view.shown.push_back(state + "/worker");
+    view.shown.push_back(state + "/apps");
+    if (options_.install_dependencies) view.shown.push_back(state + "/environments");
+    view.writable = {home};
+    view.temporary = temporary;
+    worker.view = std::move(view);
+    SetVariable(worker.environment, "HOME", home);
+    SetVariable(worker.environment, "TMPDIR", "/tmp");
     return {};
   }
 
@@ -518,9 +546,13 @@ Status Validate(const Options& options) {
                 "of the limits on ClientApps only --limit-time and --limit-output can be kept for "
                 "processes that others start (--isolation process): let this node host them, or "
                 "go without the others with --unlimited");
+  if (!options.shown.empty() && !options.isolated)
+    return Fail(Code::kInvalidArgument,
+                "--show is for --isolated: other user code sees everything already");
   if (options.host_kind == HostKind::kStock && !limits.network)
     return Fail(Code::kInvalidArgument,
-                "--no-network: Flower's own flwr-clientapp needs the network to reach this node; "
+                "--no-network, --isolated: Flower's own flwr-clientapp needs the network to reach "
+                "this node; "
                 "use --clientapp-host worker or resident");
   if (options.ssl_certfile.empty() != options.ssl_keyfile.empty())
     return Fail(Code::kInvalidArgument, "--ssl-certfile and --ssl-keyfile go together");

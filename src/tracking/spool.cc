@@ -49,6 +49,9 @@ CREATE TABLE refusals (
 ) STRICT;
 INSERT INTO refusals VALUES (1, 0, '');
 )sql"},
+    {"runs that are of no more use", R"sql(
+ALTER TABLE run ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0 CHECK (forgotten IN (0, 1));
+)sql"},
 };
 
 constexpr uint64_t kEntryBytes = 64;  // of a row and its place in the index, besides its texts
@@ -146,6 +149,14 @@ Status Spool::Tag(const std::string& run, const std::string& key, const std::str
 
 Status Spool::End(const std::string& run, const std::string& status, WallTime at) {
   return Say(run, {Entry{.kind = Kind::kEnd, .key = {}, .value = status, .number = 0, .at = at}});
+}
+
+Status Spool::Forget(const std::string& prefix) {
+  return Change([&](Connection& db) -> Status {
+    UMBEL_TRY(db.Run("UPDATE run SET forgotten = 1 WHERE substr(id, 1, ?) = ?",
+                     static_cast<int64_t>(prefix.size()), prefix));
+    return db.Run("DELETE FROM run WHERE forgotten = 1 AND waiting = 0");
+  });
 }
 
 Status Spool::Say(const std::string& run, const std::vector<Entry>& entries) {
@@ -272,6 +283,8 @@ Result<int64_t> Spool::Remove(int64_t run, std::string_view sql, const auto&... 
   UMBEL_TRY(connection_->Run(sql, run, more...));
   const int64_t count = sqlite3_changes(connection_->handle());
   UMBEL_TRY(connection_->Run("UPDATE run SET waiting = waiting - ? WHERE number = ?", count, run));
+  UMBEL_TRY(
+      connection_->Run("DELETE FROM run WHERE number = ? AND forgotten = 1 AND waiting = 0", run));
   return count;
 }
 

@@ -67,6 +67,8 @@ class Spool {
   Status Log(const std::string& run, const std::vector<Metric>& metrics);
   Status Tag(const std::string& run, const std::string& key, const std::string& value);
   Status End(const std::string& run, const std::string& status, WallTime at);
+  /// Runs whose id begins so go when nothing of them waits, now or later.
+  Status Forget(const std::string& prefix);
 
   // What is said.
   /// The first run, by number, of which something waits and that is not in `without`.

@@ -59,6 +59,8 @@ class TrackerImpl final : public Tracker {
     return Said(spool_->End(run, status, at));
   }
 
+  Status Forget(const std::string& prefix) override { return spool_->Forget(prefix); }
+
   std::optional<std::string> RunIdOf(const std::string& run) override {
     return Known(run, &RunRow::run_id);
   }

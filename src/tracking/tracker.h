@@ -64,6 +64,9 @@ class Tracker {
   virtual Status Tag(const std::string& run, const std::string& key, const std::string& value) = 0;
   /// "FINISHED", "FAILED" or "KILLED".
   virtual Status End(const std::string& run, const std::string& status, WallTime at) = 0;
+  /// All runs whose id begins so are of no more use here: each is forgotten as soon as what was
+  /// said of it is with the server, which keeps it.
+  virtual Status Forget(const std::string& prefix) = 0;
 
   /// MLflow's own ids, once it has told them.
   virtual std::optional<std::string> RunIdOf(const std::string& run) = 0;

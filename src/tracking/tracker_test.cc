@@ -151,6 +151,29 @@ TEST_F(TrackerTest, WhatIsSaidWhileTheServerIsDownWaitsAndIsSentByTheNextProcess
   EXPECT_EQ(tracker_->state().trouble, "");
 }
 
+TEST_F(TrackerTest, WhatIsOfNoMoreUseIsForgottenOnceItIsSaid) {
+  Open();
+  for (const int number : {1, 2}) Begin(number);
+  RunStart other = Round(3);
+  other.id = "p11/round/1";
+  Ok(tracker_->Begin(other));
+  Flushed();
+  fake_.Stop();
+  Ok(tracker_->End("p1/round/2", "KILLED", kNow));
+  Ok(tracker_->Forget("p1/"));
+  EXPECT_EQ(tracker_->RunIdOf("p1/round/1"), std::nullopt);
+  EXPECT_NE(tracker_->RunIdOf("p1/round/2"), std::nullopt);  // its end is still to be said
+  EXPECT_NE(tracker_->RunIdOf("p11/round/1"), std::nullopt);
+  Open();
+  fake_.Restart();
+  Flushed();
+  EXPECT_EQ(fake_.RunOf("p1/round/2").status, "KILLED");
+  EXPECT_EQ(tracker_->RunIdOf("p1/round/2"), std::nullopt);
+  EXPECT_NE(tracker_->RunIdOf("p11/round/1"), std::nullopt);
+  EXPECT_EQ(CodeOf(tracker_->End("p1/round/1", "KILLED", kNow)), Code::kNotFound);
+  Ok(tracker_->Forget("p1/"));
+}
+
 TEST_F(TrackerTest, ABacklogGoesInBatchesThatTheServerTakes) {
   fake_.Stop();
   Open();

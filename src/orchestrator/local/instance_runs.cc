@@ -58,6 +58,7 @@ Status Instances::StartKeeper(Instance& instance) {
                                                             : instance.spec.directory));
   KeeperOptions options;
   options.folder = instance.folder;
+  options.node = instance.status.node;
   options.lock_file = LockPath(options_.folder);
   options.start = instance.status.starts + 1;
   options.previous = instance.last_end;

@@ -61,6 +61,7 @@ std::optional<KeeperOptions> Parse(int argc, char** argv) {
   };
   KeeperOptions options;
   options.folder = text("--folder");
+  options.node = text("--node");
   options.lock_file = text("--lock");
   options.start = static_cast<uint32_t>(number("--start"));
   options.previous = text("--previous");
@@ -140,12 +141,21 @@ class KeeperProcess {
   Status Start() {
     UMBEL_ASSIGN(spec_, ReadWanted(options_.folder));
     process::CommandSpec command;
-    command.arguments = spec_.arguments;
-    command.environment = spec_.environment;
+    for (const std::string& text : spec_.arguments) command.arguments.push_back(AtNode(text));
+    for (const std::string& text : spec_.environment) command.environment.push_back(AtNode(text));
     command.directory = spec_.directory.empty() ? options_.folder + "/home" : spec_.directory;
     command.output_pipe = true;
     process::Confinement confinement;
     confinement.network = spec_.network;
+    if (spec_.isolated) {
+      process::View& view = confinement.view.emplace();
+      for (const std::string& path : spec_.shown) view.shown.push_back(AtNode(path));
+      view.writable = spec_.writable;
+      view.writable.push_back(command.directory);
+      view.temporary = options_.folder + "/tmp";
+      UMBEL_TRY(MakeDirectories(view.temporary));
+      confinement.reached = spec_.reached;
+    }
     if (options_.use_groups) {
       groups_ = process::CgroupParent::Open(options_.bound_cpu);
       process::CgroupLimits limits;
@@ -171,6 +181,15 @@ class KeeperProcess {
     if (group_.valid()) UMBEL_TRY(group_.Add(child_.pid));
     UMBEL_TRY(child_.Open());
     return child_.AwaitStart(kStartLimit);
+  }
+
+  /// With its node's name in the place of "{node}".
+  std::string AtNode(std::string text) const {
+    constexpr std::string_view kPlace = "{node}";
+    for (size_t at = 0; (at = text.find(kPlace, at)) != std::string::npos;
+         at += options_.node.size())
+      text.replace(at, kPlace.size(), options_.node);
+    return text;
   }
 
   /// Until the command has ended.
@@ -320,6 +339,8 @@ Result<Keeper> SpawnKeeper(const KeeperOptions& options) {
                                      "keeper",
                                      "--folder",
                                      options.folder,
+                                     "--node",
+                                     options.node,
                                      "--lock",
                                      options.lock_file,
                                      "--start",

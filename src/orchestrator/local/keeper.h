@@ -15,6 +15,7 @@ namespace umbel::orchestrator {
 
 struct KeeperOptions {
   std::string folder;     // of the instance, see records.h
+  std::string node;       // that it runs on
   std::string lock_file;  // held by whichever ground owns the instance
   uint32_t start = 1;     // the how manieth it is
   std::string previous;   // how the start before this one ended

@@ -63,11 +63,10 @@ class LocalGroundImpl final : public LocalGround {
   Status Apply(const InstanceSpec& spec) override {
     UMBEL_TRY(CheckSpec(spec));
     UMBEL_TRY(CheckNode(spec, options_.nodes));
-    if (!spec.network && !machine_.isolation().ok())
+    if ((!spec.network || spec.isolated) && !machine_.isolation().ok())
       return Fail(
           Code::kFailedPrecondition,
-          fmt::format("instance '{}' is to run without network, which this machine does not "
-                      "allow: {}",
+          fmt::format("instance '{}' is to be isolated, which this machine does not allow: {}",
                       spec.name, machine_.isolation().error().message));
     UMBEL_ASSIGN(const auto leaving, Ask([&] { return instances_.Apply(spec); }));
     return Await(leaving);

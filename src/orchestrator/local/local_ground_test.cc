@@ -415,6 +415,40 @@ TEST_F(LocalGroundTest, WithoutNetworkThereIsOnlyItsOwnLoopback) {
   EXPECT_LE(std::atoi(Line("alone", 1).c_str()), 1);  // the heading
 }
 
+TEST_F(LocalGroundTest, IsolatedItSeesWhatItIsShownAndItsOwnFolder) {
+  const TempDir shown;
+  ASSERT_TRUE(WriteFileAtomic(shown.path() + "/node-1", "for node-1").ok());
+  ASSERT_TRUE(WriteFileAtomic(shown.path() + "/hidden", "for nobody").ok());
+  InstanceSpec spec =
+      OneShot("alone", "cat " + shown.path() + "/{node}; echo; cat " + shown.path() +
+                           "/hidden || echo no; echo x >mine && ls; echo $NODE; "
+                           "ls -d /proc/[0-9]* | wc -l");
+  spec.environment.push_back("NODE={node}");
+  spec.node = "node-1";
+  spec.isolated = true;
+  spec.network = false;
+  spec.shown = {shown.path() + "/{node}"};
+  const Status applied = ground_->Apply(spec);
+  if (!ground_->Isolation().ok()) GTEST_SKIP() << applied.error().message;
+  ASSERT_TRUE(applied.ok()) << applied.error().message;
+  UntilState("alone", InstanceState::kCompleted);
+  EXPECT_EQ(Line("alone", 0), "for node-1");
+  EXPECT_NE(Line("alone", 1).find("No such file"), std::string::npos);
+  EXPECT_EQ(Line("alone", 2), "no");
+  EXPECT_EQ(Line("alone", 3), "mine");
+  EXPECT_EQ(Line("alone", 4), "node-1");
+  EXPECT_LE(std::atoi(Line("alone", 5).c_str()), 4);
+  // What it leaves behind ends with it, and it is ended as any other.
+  spec = Shell("tree", "setsid sleep 1000 & trap 'exit 0' TERM; echo up; wait");
+  spec.isolated = true;
+  Apply(spec);
+  UntilState("tree", InstanceState::kRunning);
+  EXPECT_TRUE(ground_->Remove("tree").ok());
+  spec.isolated = false;
+  spec.shown = {"/"};
+  EXPECT_EQ(ground_->Apply(spec).error().code, Code::kInvalidArgument);
+}
+
 TEST_F(LocalGroundTest, TheLogIsBounded) {
   options_.log_bytes_max = 100'000;
   Reopen();

@@ -52,7 +52,11 @@ Status WriteWanted(const std::string& folder, const InstanceSpec& spec) {
                          {"addons", spec.addons},
                          {"node", spec.node},
                          {"one_shot", spec.one_shot},
-                         {"network", spec.network}};
+                         {"network", spec.network},
+                         {"isolated", spec.isolated},
+                         {"shown", spec.shown},
+                         {"writable", spec.writable},
+                         {"reached", spec.reached}};
   const std::string path = folder + "/wanted";
   const std::string temporary = path + ".tmp";
   const std::string text = Cbor(document);
@@ -85,6 +89,11 @@ Result<InstanceSpec> ReadWanted(const std::string& folder) {
     document.at("node").get_to(spec.node);
     document.at("one_shot").get_to(spec.one_shot);
     document.at("network").get_to(spec.network);
+    // Records of earlier versions have none of these.
+    spec.isolated = document.value("isolated", false);
+    spec.shown = document.value("shown", spec.shown);
+    spec.writable = document.value("writable", spec.writable);
+    spec.reached = document.value("reached", spec.reached);
     return spec;
   });
 }

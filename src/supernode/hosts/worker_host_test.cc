@@ -16,6 +16,7 @@
 #include "base/testing.h"
 #include "flower/records_testing.h"
 #include "process/confine_testing.h"
+#include "process/python.h"
 #include "process/watch.h"
 #include "supernode/environment.h"
 #include "supernode/fleet_testing.h"
@@ -125,6 +126,7 @@ class WorkerHostTest : public ::testing::Test {
     options.sources = WriteWorkerSources(directory_.path() + "/worker").value();
     options.environment = ClientAppEnvironment();
     options.limits = limits;
+    options.view = view_;
     const bool kept = grouped && groups_->memory() && groups_->processes() && groups_->kill();
     host_ = thread_.On([&] {
       return MakeWorkerHost(thread_.io().get_executor(), pool_, std::move(options),
@@ -259,7 +261,17 @@ class WorkerHostTest : public ::testing::Test {
     return path;
   }
 
+  /// From the next Open() on the app sees no more than it needs; false where that is not allowed.
+  bool Isolate() {
+    if (!process::TryIsolation().ok()) return false;
+    view_.emplace();
+    view_->shown = process::PythonFolders(TestPython());
+    view_->writable = {directory_.path()};  // the app, and where these tests look
+    return true;
+  }
+
   umbel::testing::TempDir directory_;
+  std::optional<process::View> view_;
   SystemClock clock_;
   std::shared_ptr<const RunInfo> run_;
   int jobs_ = 0;
@@ -269,6 +281,46 @@ class WorkerHostTest : public ::testing::Test {
   std::unique_ptr<Host> host_;
   IoThread thread_;
 };
+
+enum class How { kFork, kSpawn, kResident };
+class IsolatedHostTest : public WorkerHostTest,
+                         public ::testing::WithParamInterface<std::pair<How, bool>> {};
+INSTANTIATE_TEST_SUITE_P(Hosts, IsolatedHostTest,
+                         ::testing::Values(std::pair(How::kFork, true),
+                                           std::pair(How::kFork, false),
+                                           std::pair(How::kSpawn, true),
+                                           std::pair(How::kResident, true),
+                                           std::pair(How::kResident, false)));
+
+/// The host knows the app's processes by other numbers than it does itself.
+TEST_P(IsolatedHostTest, AnAppWithAViewAnswersAndFails) {
+  UMBEL_NEEDS_PYTHON();
+  if (!Isolate()) GTEST_SKIP() << "no namespaces here";
+  const auto [how, grouped] = GetParam();
+  if (how == How::kSpawn) DeclareSpawn();
+  Limits limits;
+  limits.processes = 64;
+  Open(how == How::kResident, limits, grouped);
+  EXPECT_EQ(Number(Run(MakeJob("counts")), "calls"), 1);
+  EXPECT_EQ(Number(Run(MakeJob("counts")), "calls"), how == How::kResident ? 2 : 1);
+  IsError(Run(MakeJob("says", {{"text", "last words\n"}, {"status", int64_t{5}}})), 8,
+          "It ended with status 5. Its last words: last words");
+  IsError(Run(MakeJob("says", {{"text", "ouch\n"}, {"status", int64_t{-SIGSEGV}}})), 8,
+          "It died of signal 11");
+  std::future<Result<Outcome>> outcome;
+  const auto [pid, parent] = BeginWaiting(Waiting(), outcome);
+  EXPECT_LT(pid, 1000);
+  EXPECT_LT(parent, 1000);
+  // As when memory is short. Others may bear the same number in namespaces of their own.
+  for (const process::ProcessEntry& entry : process::Descendants(::getpid()))
+    if (entry.parent == ::getpid())
+      if (const auto inside = process::FindInside(entry.id.pid, pid))
+        if (const auto name = ReadFile(fmt::format("/proc/{}/comm", inside->id.pid));
+            name.ok() && name->starts_with("python"))
+          ::kill(inside->id.pid, SIGKILL);
+  IsKilled(Finish(std::move(outcome)));
+  EXPECT_EQ(Number(Run(MakeJob("counts")), "calls"), 1);
+}
 
 TEST_F(WorkerHostTest, AForkedAppAnswersAndFailsInEveryWay) {
   UMBEL_NEEDS_PYTHON();

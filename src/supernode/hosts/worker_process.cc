@@ -63,6 +63,7 @@ Result<std::shared_ptr<WorkerProcess>> WorkerProcess::Start(const asio::any_io_e
   confinement.gid = options.uid;
   confinement.open_files = options.limits.open_files;
   confinement.network = options.limits.network;
+  confinement.view = options.view;
   if (groups == nullptr) confinement.processes = options.limits.processes;
   UMBEL_ASSIGN(process::Child child, process::SpawnConfined(command, confinement));
   std::shared_ptr<WorkerProcess> worker(new WorkerProcess(
@@ -102,8 +103,11 @@ void WorkerProcess::Begin(Fd output) {
 
 Result<process::Cgroup> WorkerProcess::MakeGroup(std::string_view kind, uint64_t id) {
   if (groups_ == nullptr) return process::Cgroup();
+  uint64_t processes = options_.limits.processes;
+  // Two of ours stand before a worker with a view.
+  if (processes != 0 && options_.view && kind == "w") processes += 2;
   return groups_->Create(fmt::format("{}{}-{}", kind, child_.pid, id),
-                         {options_.limits.memory_bytes, options_.limits.processes});
+                         {options_.limits.memory_bytes, processes});
 }
 
 Task<void> WorkerProcess::ReadControl() {
@@ -231,6 +235,14 @@ Task<Result<std::shared_ptr<WorkerChild>>> WorkerProcess::MakeChild(bool serve, 
 
 /// What a worker says of pids is a stranger's word, and whatever it names will be killed.
 Status WorkerProcess::CheckChild(WorkerChild& child, bool serve) const {
+  if (options_.view) {
+    // All that is in its namespace is its own, whichever it names.
+    const auto inside = process::FindInside(child_.pid, child.pid);
+    if (!inside) return Fail(Code::kUnavailable, "the child has ended");
+    child.pid = inside->id.pid;
+    child.pidfd = process::OpenPidFd(child.pid, inside->id.start_ticks);
+    return {};
+  }
   child.pidfd = process::OpenPidFd(child.pid, process::StartTicks(child.pid));
   const auto found = process::FindProcess(child.pid);
   if (!found) return Fail(Code::kUnavailable, "the child has ended");

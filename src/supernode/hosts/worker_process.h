@@ -30,7 +30,8 @@ struct WorkerOptions {
   std::string sources;                   // DIR of the protocol's command line
   std::vector<std::string> environment;  // all that user code sees
   Limits limits;
-  uint32_t uid = 0;  // user code runs as this user and group; 0: as ourselves
+  uint32_t uid = 0;                   // user code runs as this user and group; 0: as ourselves
+  std::optional<process::View> view;  // none: it sees what we see
 };
 
 /// A process that serves a job socket: a fork, or the worker itself.
@@ -40,7 +41,7 @@ class WorkerChild {
       : job(executor, std::move(socket)) {}
 
   uint64_t id = 0;
-  pid_t pid = 0;  // as the worker says
+  pid_t pid = 0;  // as the worker says; once it was found, as we see it
   Fd pidfd;       // of a process that is the worker's own child; else invalid
   FrameSocket job;
   std::shared_ptr<AppOutput> output;
