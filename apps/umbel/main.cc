@@ -27,6 +27,7 @@ Projects:
   data        Data servers of learner nodes, and mock data
   models      Models that projects have logged
   predict     Ask a served model
+  accounts    Who may log in: customers and admins
 
 Training:
   superlink   Serve SuperNodes, ServerApps and the flwr command (in place of flower-superlink)
@@ -54,6 +55,7 @@ int main(int argc, char** argv) {
   if (command == "data") return umbel::cli::DataCommand(argc - 1, argv + 1);
   if (command == "models") return umbel::cli::ModelsCommand(argc - 1, argv + 1);
   if (command == "predict") return umbel::cli::PredictCommand(argc - 1, argv + 1);
+  if (command == "accounts") return umbel::cli::AccountsCommand(argc - 1, argv + 1);
   if (command == "keeper") return umbel::orchestrator::KeeperMain(argc, argv);  // not for people
   if (command == "guard") return umbel::process::GuardMain(argc, argv);         // not for people
   if (command == "confine") return umbel::process::ConfineMain(argc, argv);     // nor this

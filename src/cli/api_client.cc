@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "cli/daemon.h"
+#include "cli/password.h"
 #include "http/call.h"
 
 namespace umbel::cli {
@@ -47,7 +48,7 @@ void AddApiFlags(CLI::App& app, ApiFlags* flags) {
       ->envname("UMBEL_USER")
       ->capture_default_str();
   app.add_option("--password-file", flags->password_file,
-                 "File with its password [Admin's in the state folder]")
+                 "File with its password; -: standard input [Admin's first one, or asks]")
       ->envname("UMBEL_PASSWORD_FILE");
   app.add_flag("--json", flags->json, "As JSON");
 }
@@ -69,12 +70,14 @@ Result<ApiClient> ApiClient::Open(const ApiFlags& flags) {
     client.url_ = Stripped(*told);
   }
   client.user_ = flags.user;
-  UMBEL_ASSIGN(
-      std::string password,
-      ReadFile(flags.password_file.empty() ? state + "/admin.password" : flags.password_file,
-               4096));
-  while (!password.empty() && password.back() == '\n') password.pop_back();
-  client.password_ = std::move(password);
+  // Admin's first one is in the state's folder, until it is changed.
+  std::string file = flags.password_file;
+  const std::string first = state + "/admin.password";
+  std::error_code ignored;
+  if (file.empty() && flags.user == ApiFlags().user && std::filesystem::exists(first, ignored))
+    file = first;
+  UMBEL_ASSIGN(client.password_,
+               ReadPassword(file, fmt::format("Password of {}", flags.user), "--password-file"));
   constexpr std::string_view kScheme = "http://";
   const std::string_view rest =
       std::string_view(client.url_).substr(std::min(client.url_.size(), kScheme.size()));

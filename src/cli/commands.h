@@ -34,6 +34,7 @@ int TrackingCommand(int argc, char** argv);
 int DataCommand(int argc, char** argv);
 int ModelsCommand(int argc, char** argv);
 int PredictCommand(int argc, char** argv);
+int AccountsCommand(int argc, char** argv);
 
 /// Where the SuperLink on this port keeps its state unless told otherwise.
 std::string StateDirectory(int64_t port);

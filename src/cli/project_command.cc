@@ -1,6 +1,4 @@
 // `umbel project`: asks a running `umbel up` for federated learning projects.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
@@ -8,6 +6,7 @@
 #include "base/file.h"
 #include "cli/api_client.h"
 #include "cli/commands.h"
+#include "cli/progress.h"
 #include "cli/settings.h"
 #include "cli/table.h"
 
@@ -19,6 +18,8 @@ using nlohmann::json;
 constexpr const char* kFooter = R"(Examples:
   umbel project submit mnist.json --follow
       Submits FLOps's SLA and shows what becomes of it until it is done. Ctrl-C only ends the showing.
+  umbel project submit mnist.json --follow --json
+      A line of JSON for the project, for each entry of its timeline, and for the project at its end.
   umbel project list
   umbel project show 679cbbae
       Stage, timeline, rounds and best model; the beginning of an id is enough.
@@ -29,6 +30,7 @@ constexpr const char* kFooter = R"(Examples:
       Undeploys it and forgets it. What the tracking server has stays there.)";
 
 constexpr std::chrono::seconds kHold{20};
+constexpr std::chrono::seconds kLook{5};  // at what is waited for
 
 int Complain(const Error& error) {
   std::fprintf(stderr, "umbel project: %s\n", error.message.c_str());
@@ -45,7 +47,12 @@ std::string Number(const json& object, const char* key) {
                                                      : "-";
 }
 
-void ShowEntry(const json& entry) {
+void ShowEntry(const json& entry, bool as_json = false) {
+  if (as_json) {
+    fmt::print("{}\n", entry.dump());
+    std::fflush(stdout);
+    return;
+  }
   const std::string level = Text(entry, "level");
   const std::string at = Text(entry, "at");
   fmt::print("{}  {:<8}  {}{}\n", at.size() > 19 ? at.substr(11, 8) : at, Text(entry, "stage"),
@@ -58,23 +65,27 @@ std::string StageOf(const json& project) {
   return Text(project, "stage") + (pending.empty() ? "" : " (" + pending + ")");
 }
 
-/// Entries as they come, until the project rests. True: it is done.
-Result<bool> Follow(ApiClient& api, const std::string& id) {
+/// Entries as they come, until the project rests. True: it is done. As JSON one a line, and last
+/// the project.
+Result<bool> Follow(ApiClient& api, const ApiFlags& flags, const std::string& id) {
+  Progress progress("waiting for the first stage");
   for (uint64_t after = 0;;) {
     // First the project, then its entries: the last ones are seen.
     UMBEL_ASSIGN(const json project, api.Get("projects/" + id));
     const bool live = project.value("live", false);
+    const std::string waits = Text(project, "waiting_for");
+    progress.Say(
+        fmt::format("{}{}", Text(project, "stage"), waits.empty() ? "" : " waits " + waits));
     UMBEL_ASSIGN(const json got, api.Get(fmt::format("projects/{}/timeline?after={}&wait={}", id,
-                                                     after, live ? kHold.count() : 0),
-                                         kHold + std::chrono::seconds(15)));
+                                                     after, live ? kLook.count() : 0),
+                                         kLook + std::chrono::seconds(30)));
     for (const json& entry : got["entries"]) {
       after = entry.value("sequence", uint64_t{0});
-      ShowEntry(entry);
+      ShowEntry(entry, flags.json);
     }
-    if (!live && got["entries"].empty()) return Text(project, "stage") == "done";
-    if (live && got["entries"].empty() && ::isatty(STDERR_FILENO) == 1)
-      fmt::print(stderr, "          {:<8}  … waits {}\n", Text(project, "stage"),
-                 Text(project, "waiting_for"));
+    if (live || !got["entries"].empty()) continue;
+    if (flags.json) fmt::print("{}\n", project.dump());
+    return Text(project, "stage") == "done";
   }
 }
 
@@ -94,12 +105,12 @@ Result<int> Submit(ApiClient& api, const ApiFlags& flags, const std::string& fil
   }
   UMBEL_ASSIGN(const json project, api.Ask("POST", "projects", sla, std::chrono::seconds(30)));
   if (flags.json)
-    fmt::print("{}\n", project.dump(2));
+    fmt::print("{}\n", project.dump(follow ? -1 : 2));
   else
     fmt::print("project {} ({}) is submitted\n", Text(project, "id"), Text(project, "app_name"));
   std::fflush(stdout);
   if (!follow) return 0;
-  UMBEL_ASSIGN(const bool done, Follow(api, Text(project, "id")));
+  UMBEL_ASSIGN(const bool done, Follow(api, flags, Text(project, "id")));
   return done ? 0 : 1;
 }
 
@@ -176,19 +187,14 @@ Result<int> Act(ApiClient& api, const ApiFlags& flags, const std::string& verb,
                verb == "rm" ? api.Ask("DELETE", path, "", std::chrono::seconds(30))
                             : api.Ask("POST", path + "/" + verb, "", std::chrono::seconds(30)));
   const std::string id = Text(project, "id");
-  const auto begin = std::chrono::steady_clock::now();
-  bool said = false;
+  const Progress progress(fmt::format("undeploying project {}", id));
   for (uint64_t version = 0; wait;) {
-    if (!said && std::chrono::steady_clock::now() - begin > std::chrono::seconds(2)) {
-      said = true;
-      fmt::print(stderr, "undeploying project {} ...\n", id);
-    }
     const auto now = api.Get("projects/" + id);
     if (!now.ok() && now.error().code == Code::kNotFound) break;
     if (!now.ok()) return Fail(now.error());
     if (verb != "rm" && Text(*now, "pending").empty()) break;
     UMBEL_ASSIGN(const json change,
-                 api.Get(fmt::format("changes?since={}&wait={}", version, said ? kHold.count() : 2),
+                 api.Get(fmt::format("changes?since={}&wait={}", version, kHold.count()),
                          kHold + std::chrono::seconds(15)));
     version = change.value("version", uint64_t{0});
   }
@@ -238,7 +244,7 @@ int ProjectCommand(int argc, char** argv) {
   else if (app.got_subcommand("show"))
     end = Show(*api, flags, name);
   else if (app.got_subcommand("follow")) {
-    const auto done = Follow(*api, Escape(name));
+    const auto done = Follow(*api, flags, Escape(name));
     end = done.ok() ? Result<int>(*done ? 0 : 1) : Result<int>(Fail(done.error()));
   } else {
     const std::string verb = app.get_subcommands().front()->get_name();

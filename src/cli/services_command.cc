@@ -5,6 +5,7 @@
 
 #include "cli/api_client.h"
 #include "cli/commands.h"
+#include "cli/progress.h"
 #include "cli/settings.h"
 #include "cli/table.h"
 
@@ -14,6 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::chrono::seconds kHold{20};
+constexpr std::chrono::seconds kLook{2};  // at why something is waited for
 
 int Complain(const char* command, const Error& error) {
   std::fprintf(stderr, "umbel %s: %s\n", command, error.message.c_str());
@@ -63,17 +65,37 @@ std::string Bytes(uint64_t bytes) {
   return bytes == 0 ? "-" : fmt::format("{:.1f} GB", static_cast<double>(bytes) / 1e9);
 }
 
-Result<bool> PrintLog(ApiClient& api, const std::string& name, bool follow) {
+struct LogWish {
+  std::string name;
+  bool follow = false;
+  bool as_json = false;
+};
+
+/// As text; as JSON, one object of all that is there or, followed, one a line as it comes.
+Result<bool> PrintLog(ApiClient& api, const LogWish& wish) {
+  std::string all;
   for (uint64_t offset = 0;;) {
-    UMBEL_ASSIGN(const json part,
-                 api.Get(fmt::format("services/{}/logs?offset={}&wait={}", Escape(name), offset,
-                                     follow ? kHold.count() : 0),
-                         kHold + std::chrono::seconds(15)));
+    const auto got = api.Get(fmt::format("services/{}/logs?offset={}&wait={}", Escape(wish.name),
+                                         offset, wish.follow ? kHold.count() : 0),
+                             kHold + std::chrono::seconds(15));
+    // What was followed is gone with its project.
+    if (!got.ok() && got.error().code == Code::kNotFound && offset > 0) return true;
+    if (!got.ok()) return Fail(got.error());
+    const json& part = *got;
     const std::string text = Text(part, "text");
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+    const bool ended = part.value("ended", false);
     offset = part.value("next", offset);
-    if (part.value("ended", false) || (text.empty() && !follow)) return true;
+    if (!wish.as_json)
+      std::fwrite(text.data(), 1, text.size(), stdout);
+    else if (!wish.follow)
+      all += text;
+    else if (!text.empty() || ended)
+      fmt::print("{}\n", part.dump());
+    std::fflush(stdout);
+    if (!ended && (!text.empty() || wish.follow)) continue;
+    if (wish.as_json && !wish.follow)
+      fmt::print("{}\n", json({{"text", all}, {"next", offset}, {"ended", ended}}).dump(2));
+    return true;
   }
 }
 
@@ -110,7 +132,9 @@ int LogsCommand(int argc, char** argv) {
       "Examples:\n  umbel logs observ11e3c5ca7c4c -f\n"
       "      A project's own log: rounds as they end, and the best model at the end.\n"
       "  umbel logs flearner11e3c5ca7c4c.1\n"
-      "      One of several instances.");
+      "      One of several instances. `umbel ps --all` has the names; logs of what was removed "
+      "are kept.\n"
+      "  umbel logs observ11e3c5ca7c4c -f --json\n      Each part as a line of JSON, as it comes.");
   ApiFlags flags;
   AddApiFlags(app, &flags);
   std::string name;
@@ -120,13 +144,7 @@ int LogsCommand(int argc, char** argv) {
   if (const auto status = Parse(app, argc, argv)) return *status;
   auto api = ApiClient::Open(flags);
   if (!api.ok()) return Complain("logs", api.error());
-  if (flags.json) {
-    const auto got = api->Get("services/" + Escape(name) + "/logs");
-    if (!got.ok()) return Complain("logs", got.error());
-    fmt::print("{}\n", got->dump(2));
-    return 0;
-  }
-  const auto printed = PrintLog(*api, name, follow);
+  const auto printed = PrintLog(*api, {name, follow, flags.json});
   return printed.ok() ? 0 : Complain("logs", printed.error());
 }
 
@@ -165,22 +183,40 @@ int NodesCommand(int argc, char** argv) {
 }
 
 int TrackingCommand(int argc, char** argv) {
-  CLI::App app("Where a customer's tracking server is, with its GUI.", "umbel tracking");
-  app.footer("Examples:\n  umbel tracking\n  umbel tracking --customer Admin");
+  CLI::App app(
+      "Where a customer's tracking server is, with its GUI; starts it if there is none, and waits "
+      "until it answers.",
+      "umbel tracking");
+  app.footer(
+      "Examples:\n  umbel tracking\n  umbel tracking --customer alice --no-wait\n"
+      "      Only the address, which it keeps.");
   ApiFlags flags;
   AddApiFlags(app, &flags);
-  std::string customer = "Admin";
-  app.add_option("--customer", customer, "Whose [Admin]");
+  std::string customer;
+  bool no_wait = false;
+  app.add_option("--customer", customer, "Whose [who asks]");
+  app.add_flag("--no-wait", no_wait, "Do not wait until it answers");
   if (const auto status = Parse(app, argc, argv)) return *status;
+  if (customer.empty()) customer = flags.user;
   auto api = ApiClient::Open(flags);
   if (!api.ok()) return Complain("tracking", api.error());
-  const auto got = api->Get("tracking?customer=" + Escape(customer));
-  if (!got.ok()) return Complain("tracking", got.error());
-  if (flags.json)
-    fmt::print("{}\n", got->dump(2));
-  else
-    fmt::print("{}\n", Text(*got, "url"));
-  return 0;
+  Progress progress("waiting for the tracking server");
+  for (;;) {
+    const auto got = api->Get(
+        fmt::format("tracking?customer={}&wait={}", Escape(customer), no_wait ? 0 : kLook.count()),
+        kHold + std::chrono::seconds(15));
+    if (!got.ok()) return Complain("tracking", got.error());
+    const std::string words = Text(*got, "waiting_for");
+    if (!words.empty() && !no_wait) {
+      progress.Say(words);
+      continue;
+    }
+    if (flags.json)
+      fmt::print("{}\n", got->dump(2));
+    else
+      fmt::print("{}\n", Text(*got, "url"));
+    return 0;
+  }
 }
 
 }  // namespace umbel::cli

@@ -1,10 +1,8 @@
 // `umbel up`: all that one machine needs, in one process: manager, local ground, REST door.
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
-#include <climits>
 #include <cstdio>
 #include <filesystem>
 
@@ -14,6 +12,7 @@
 #include "cli/api_client.h"
 #include "cli/commands.h"
 #include "cli/daemon.h"
+#include "cli/programs.h"
 #include "cli/settings.h"
 #include "dataset/names.h"
 #include "doors/accounts.h"
@@ -138,13 +137,6 @@ Result<std::vector<orchestrator::Node>> ToNodes(const std::vector<std::string>& 
   return nodes;
 }
 
-Result<std::string> OwnProgram() {
-  char path[PATH_MAX];
-  const ssize_t size = ::readlink("/proc/self/exe", path, sizeof path);
-  if (size <= 0) return Fail(SystemError("read", "/proc/self/exe"));
-  return std::string(path, static_cast<size_t>(size));
-}
-
 /// "": there is none, and learners bring their own data.
 Result<std::string> DataServer(const Values& v, const std::string& own) {
   if (!v.dataserver.empty()) {
@@ -152,12 +144,7 @@ Result<std::string> DataServer(const Values& v, const std::string& own) {
     if (program.ok()) return program;
     return Fail(Code::kInvalidArgument, "--dataserver: " + program.error().message);
   }
-  // As installed beside us, or as the build leaves it.
-  const std::filesystem::path folder = std::filesystem::path(own).parent_path();
-  for (const auto& path :
-       {folder / "umbel-dataserver", folder.parent_path() / "dataserver" / "umbel-dataserver"})
-    if (::access(path.c_str(), X_OK) == 0) return path.native();
-  return std::string();
+  return DataServerBeside(own);
 }
 
 /// Sockets' paths are short; a state folder's may be long.
@@ -244,18 +231,24 @@ void ShowReady(const manager::Options& options, const Values& v, const Doors& do
     nodes += (nodes.empty() ? "" : ", ") + node.name;
     for (const std::string& addon : node.addons) nodes += " (" + addon + ")";
   }
+  std::error_code ignored;
+  const bool first = std::filesystem::exists(options.state + "/admin.password", ignored);
   fmt::print(
       "umbel up\n"
       "  state      {}\n"
       "  API        {}  (described at /api/v1/openapi.json)\n"
-      "  log in     as {} with the password in {}/admin.password\n"
+      "  log in     as {}{}\n"
       "  FLOps      {}\n"
       "  Oakestra   {}{}\n"
-      "  tracking   MLflow's GUI at http://127.0.0.1:{} with the first project; `umbel tracking`\n"
+      "  tracking   MLflow's GUI at http://127.0.0.1:{}, the first customer's; `umbel tracking` "
+      "starts it\n"
       "  nodes      {}\n"
       "  limits     {}\n"
       "  next       umbel project submit SLA.json --follow\n",
-      options.state, doors.api, doors::kAdmin, options.state, doors.flops, doors.oakestra,
+      options.state, doors.api, doors::kAdmin,
+      first ? fmt::format(" with the password in {}/admin.password", options.state)
+            : ", with the password it was given; `umbel accounts list` shows the others",
+      doors.flops, doors.oakestra,
       v.oak_login.empty() ? "  (`oak` itself can log in only with --oak-login)"
                           : fmt::format("  (anybody in {} is an admin: --oak-login)", v.oak_login),
       options.tracking_port, nodes, ground.Limits());

@@ -115,23 +115,21 @@ class AccountsImpl final : public Accounts {
     return all;
   }
 
+  std::optional<Account> Get(std::string_view name) const override {
+    const auto row = Find(name);
+    return row ? std::optional(row->account) : std::nullopt;
+  }
+
+  Status Add(const Account& account, std::string_view password) override {
+    return Set(account, password, true);
+  }
+
   Status Put(const Account& account, std::string_view password) override {
-    const bool plain = std::all_of(account.name.begin(), account.name.end(), [](char c) {
-      return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
-    });
-    if (account.name.empty() || account.name.size() > kNameMax || !plain)
-      return Fail(Code::kInvalidArgument,
-                  "name: letters, digits, '.', '_' and '-' only, and at most 64 of them");
-    if (password.size() < kPasswordMin || password.size() > kPasswordMax)
-      return Fail(Code::kInvalidArgument, fmt::format("password: it has {} bytes, not {} to {}",
-                                                      password.size(), kPasswordMin, kPasswordMax));
-    Row row{account, rng_.Hex(16), "", {}};
-    UMBEL_ASSIGN(row.hash, Scrypt(password, row.salt, row.cost));
-    const std::lock_guard lock(mutex_);
-    auto rows = rows_;
-    rows[account.name] = std::move(row);
-    if (Admins(rows) == 0) return Fail(Code::kFailedPrecondition, "the last admin stays one");
-    return Save(std::move(rows));
+    UMBEL_TRY(Set(account, password, false));
+    if (account.name != kAdmin) return {};
+    std::error_code ignored;  // then it stays, and logging in with it says that it is wrong
+    std::filesystem::remove(folder_ + "/admin.password", ignored);
+    return {};
   }
 
   Status Remove(std::string_view name) override {
@@ -181,12 +179,33 @@ class AccountsImpl final : public Accounts {
         rows.begin(), rows.end(), [](const auto& each) { return each.second.account.admin; }));
   }
 
+  Status Set(const Account& account, std::string_view password, bool fresh) {
+    const bool plain = std::all_of(account.name.begin(), account.name.end(), [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+    });
+    if (account.name.empty() || account.name.size() > kNameMax || !plain)
+      return Fail(Code::kInvalidArgument,
+                  "name: letters, digits, '.', '_' and '-' only, and at most 64 of them");
+    if (password.size() < kPasswordMin || password.size() > kPasswordMax)
+      return Fail(Code::kInvalidArgument, fmt::format("password: it has {} bytes, not {} to {}",
+                                                      password.size(), kPasswordMin, kPasswordMax));
+    Row row{account, rng_.Hex(16), "", {}};
+    UMBEL_ASSIGN(row.hash, Scrypt(password, row.salt, row.cost));
+    const std::lock_guard lock(mutex_);
+    auto rows = rows_;
+    if (fresh && rows.contains(account.name))
+      return Fail(Code::kAlreadyExists, fmt::format("there is an account '{}'", account.name));
+    rows[account.name] = std::move(row);
+    if (Admins(rows) == 0) return Fail(Code::kFailedPrecondition, "the last admin stays one");
+    return Save(std::move(rows));
+  }
+
   /// The first start.
   Status Begin() {
     key_ = rng_.Hex(32);
     const std::string password = rng_.Hex(12);
     UMBEL_TRY(WriteFileAtomic(folder_ + "/admin.password", password + "\n"));
-    return Put({std::string(kAdmin), true}, password);
+    return Set({std::string(kAdmin), true}, password, true);
   }
 
   Status Save(std::map<std::string, Row> rows) {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,8 @@ struct Account {
 
   /// Whether it may see and change what is of this customer.
   bool MayUse(std::string_view customer) const { return admin || customer == name; }
+  /// Whose things it is shown; "": everybody's.
+  std::string_view scope() const { return admin ? std::string_view() : name; }
 };
 
 /// What a login gives.
@@ -45,7 +48,12 @@ class Accounts {
   virtual ~Accounts() = default;
 
   virtual std::vector<Account> List() const = 0;
-  /// Makes an account, or gives one another password, which ends its tokens.
+  virtual std::optional<Account> Get(std::string_view name) const = 0;
+  /// Makes an account.
+  /// errors  kAlreadyExists; as Put's.
+  virtual Status Add(const Account& account, std::string_view password) = 0;
+  /// Makes an account, or gives one another password, which ends its tokens. With kAdmin's, the
+  /// file admin.password goes: it would be wrong.
   /// errors  kInvalidArgument: the name (letters, digits, '.', '_', '-'; at most 64), or a password
   ///         of fewer than 8 bytes.
   virtual Status Put(const Account& account, std::string_view password) = 0;

@@ -135,5 +135,27 @@ TEST(Network, HoldsTheAddressesOfItsPrefix) {
     EXPECT_FALSE(Network::Parse(text).ok()) << text;
 }
 
+TEST_F(AccountsTest, AddsOnlyWhatIsNotThere) {
+  ASSERT_TRUE(accounts_->Add({"alice", false}, "password-1").ok());
+  const Status again = accounts_->Add({"alice", true}, "password-2");
+  ASSERT_FALSE(again.ok());
+  EXPECT_EQ(again.error().code, Code::kAlreadyExists);
+  EXPECT_TRUE(accounts_->LogIn("alice", "password-1").ok());
+  ASSERT_TRUE(accounts_->Get("alice"));
+  EXPECT_FALSE(accounts_->Get("alice")->admin);
+  EXPECT_FALSE(accounts_->Get("bob"));
+}
+
+TEST_F(AccountsTest, TheFirstPasswordIsForgottenWithIt) {
+  const std::string file = folder_.path() + "/admin.password";
+  ASSERT_TRUE(accounts_->Put({"alice", true}, "password-1").ok());
+  EXPECT_TRUE(std::filesystem::exists(file));
+  ASSERT_TRUE(accounts_->Put({"Admin", true}, "password-2").ok());
+  EXPECT_FALSE(std::filesystem::exists(file));
+  Open();
+  EXPECT_TRUE(accounts_->LogIn("Admin", "password-2").ok());
+  EXPECT_FALSE(std::filesystem::exists(file)) << "a restart makes no other";
+}
+
 }  // namespace
 }  // namespace umbel::doors

@@ -11,10 +11,13 @@
 namespace umbel::doors {
 namespace {
 
+using http::Exchange;
+
 constexpr size_t kPoolThreads = 2;
 constexpr std::chrono::milliseconds kGrace{1000};
 
-std::string Decode(std::string_view text) {
+/// plus  '+' is a blank, as in queries.
+std::string Decode(std::string_view text, bool plus) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     unsigned byte = 0;
@@ -24,7 +27,7 @@ std::string Decode(std::string_view text) {
       out.push_back(static_cast<char>(byte));
       i += 2;
     } else {
-      out.push_back(text[i] == '+' ? ' ' : text[i]);
+      out.push_back(plus && text[i] == '+' ? ' ' : text[i]);
     }
   }
   return out;
@@ -40,9 +43,21 @@ void Split(std::string_view text, char separator, F take) {
   }
 }
 
+bool Fits(std::string_view pattern, const Request& request) {
+  size_t at = 0;
+  bool fits = true;
+  Split(pattern, '/', [&](std::string_view part) {
+    const bool any = part.starts_with('{') && at < request.parts().size();
+    fits = fits && (any || part == request.part(at));
+    ++at;
+  });
+  return fits && at == request.parts().size();
+}
+
 class RestImpl final : public Rest {
  public:
-  RestImpl(Handle handle, Refuse refuse) : handle_(std::move(handle)), refuse_(std::move(refuse)) {}
+  RestImpl(std::vector<Route> routes, Refuse refuse)
+      : routes_(std::move(routes)), refuse_(std::move(refuse)) {}
   ~RestImpl() override { Stop(); }
 
   Status Open(const Options& options) {
@@ -50,7 +65,7 @@ class RestImpl final : public Rest {
     server.host = options.host;
     server.port = options.port;
     server.threads = 1;
-    UMBEL_ASSIGN(server_, http::Server::Start(std::move(server), [this](http::Exchange& exchange) {
+    UMBEL_ASSIGN(server_, http::Server::Start(std::move(server), [this](Exchange& exchange) {
                    return Serve(exchange);
                  }));
     return {};
@@ -65,17 +80,40 @@ class RestImpl final : public Rest {
  private:
   void Post(std::function<void()> work) override { boost::asio::post(pool_, std::move(work)); }
 
-  http::Task<void> Serve(http::Exchange& exchange) {
+  http::Task<void> Serve(Exchange& exchange) {
     const Request request(exchange.path(), exchange.query());
-    auto answered = co_await handle_(exchange, request);
+    std::string allowed;
+    const Route* const route = Find(exchange.method(), request, &allowed);
+    Result<Answer> answered = NoRoute(exchange, allowed);
+    if (route) answered = co_await route->handle(exchange, request);
     if (!answered.ok() && answered.error().code == Code::kCancelled) co_return;
     Answer answer = answered.ok() ? *std::move(answered) : refuse_(answered.error());
+    if (answer.status == 405) answer.extra_headers += "Allow: " + allowed + "\r\n";
     static_cast<void>(co_await exchange.Reply(
         http::Response(answer.status, std::move(answer.content_type), std::move(answer.body),
                        std::move(answer.extra_headers))));
   }
 
-  const Handle handle_;
+  /// nullptr: none; `allowed` are then the methods that the path has.
+  const Route* Find(std::string_view method, const Request& request, std::string* allowed) const {
+    for (const Route& route : routes_) {
+      if (!Fits(route.path, request)) continue;
+      if (route.method == method || (route.method == "GET" && method == "HEAD")) return &route;
+      *allowed += allowed->empty() ? "" : ", ";
+      *allowed += route.method == "GET" ? "GET, HEAD" : route.method;
+    }
+    return nullptr;
+  }
+  static tl::unexpected<Error> NoRoute(const Exchange& exchange, const std::string& allowed) {
+    const std::string_view path = exchange.path().substr(0, 100);
+    if (allowed.empty())
+      return Fail(Code::kNotFound, fmt::format("there is nothing at '{}'", path));
+    return Fail(
+        Code::kInvalidArgument,
+        fmt::format("'{}' takes {}, not {}", path, allowed, exchange.method().substr(0, 20)), 405);
+  }
+
+  const std::vector<Route> routes_;
   const Refuse refuse_;
   boost::asio::thread_pool pool_{kPoolThreads};
   std::unique_ptr<http::Server> server_;
@@ -84,11 +122,11 @@ class RestImpl final : public Rest {
 }  // namespace
 
 Request::Request(std::string_view path, std::string_view query) {
-  Split(path, '/', [this](std::string_view part) { parts_.push_back(Decode(part)); });
+  Split(path, '/', [this](std::string_view part) { parts_.push_back(Decode(part, false)); });
   Split(query, '&', [this](std::string_view pair) {
     const size_t equals = std::min(pair.find('='), pair.size());
-    values_.emplace_back(Decode(pair.substr(0, equals)),
-                         Decode(pair.substr(std::min(equals + 1, pair.size()))));
+    values_.emplace_back(Decode(pair.substr(0, equals), true),
+                         Decode(pair.substr(std::min(equals + 1, pair.size())), true));
   });
 }
 
@@ -114,8 +152,9 @@ Result<uint64_t> Request::Number(std::string_view key, uint64_t otherwise, uint6
   return value;
 }
 
-Result<std::unique_ptr<Rest>> Rest::Start(const Options& options, Handle handle, Refuse refuse) {
-  auto rest = std::make_unique<RestImpl>(std::move(handle), std::move(refuse));
+Result<std::unique_ptr<Rest>> Rest::Start(const Options& options, std::vector<Route> routes,
+                                          Refuse refuse) {
+  auto rest = std::make_unique<RestImpl>(std::move(routes), std::move(refuse));
   UMBEL_TRY(rest->Open(options));
   return std::unique_ptr<Rest>(std::move(rest));
 }

@@ -53,12 +53,20 @@ class Rest {
     uint16_t port = 0;  // 0: the system picks one
   };
   using Handle = std::function<http::Task<Result<Answer>>(http::Exchange&, const Request&)>;
+  /// One row of a door's table. HEAD is answered as GET is.
+  struct Route {
+    std::string_view method;
+    std::string_view path;  // "/api/v1/projects/{project}": what is in braces may be anything
+    Handle handle;
+  };
   /// An error in the door's own form.
   using Refuse = std::function<Answer(const Error&)>;
 
-  /// `handle` and `refuse` run on the server's thread.
+  /// Handles and `refuse` run on the server's thread. What is in no row is refused with 404, or
+  /// with 405 and an Allow header where only the method is another.
   /// errors  kUnavailable: the address is in use.
-  static Result<std::unique_ptr<Rest>> Start(const Options& options, Handle handle, Refuse refuse);
+  static Result<std::unique_ptr<Rest>> Start(const Options& options, std::vector<Route> routes,
+                                             Refuse refuse);
   virtual ~Rest() = default;
 
   virtual uint16_t port() const = 0;

@@ -12,6 +12,7 @@
 #include "base/lock_file.h"
 #include "base/log.h"
 #include "manager/commands.h"
+#include "manager/customer_services.h"
 #include "manager/jobs.h"
 #include "manager/reconciler.h"
 #include "manager/store.h"
@@ -152,41 +153,47 @@ class ManagerImpl final : public Manager {
                   "there are no data servers here: umbel-dataserver is not beside umbel");
     Service service;
     service.id = ids_.Next();
-    service.kind = Kind::kMock;
-    service.customer = mock.customer;
-    service.created_at = clock_.Now();
+    // Without its document it would be taken for one that is not wanted.
     UMBEL_TRY(WriteFileDurable(MockFile(options_, service), std::string(text)));
     UMBEL_TRY(store_->Write([&](Connection& db) -> Status {
-      UMBEL_ASSIGN(const std::vector<App> apps, ListApps(db));
-      for (const App& app : apps)
-        if (app.name == "helper" && app.customer == mock.customer) service.app_id = app.id;
-      if (service.app_id.empty()) {
-        service.app_id = ids_.Next();
-        UMBEL_TRY(InsertApp(db, {service.app_id, "helper", "helper", mock.customer, ""}));
-      }
-      // FLOps gives all mock data providers of a user one name.
-      UMBEL_ASSIGN(const std::vector<Service> services, ListServices(db, true));
-      const std::string plain = "mockdp" + ShortHash(service.app_id);
-      service.name = plain;
-      for (uint32_t i = 2; std::any_of(services.begin(), services.end(),
-                                       [&](const Service& s) { return s.name == service.name; });
-           ++i)
-        service.name = fmt::format("{}-{}", plain, i);
-      return PutService(db, service);
+      UMBEL_ASSIGN(
+          service,
+          AddCustomerService(db, ids_, {Kind::kMock, service.id, mock.customer, clock_.Now(), 0}));
+      return {};
     }));
     LogInfo("mock data wanted", {{"service", service.name}, {"customer", mock.customer}});
     bell_->Wake();
     return service;
   }
 
+  Result<Service> RemoveMock(std::string_view name, std::string_view customer) override {
+    UMBEL_ASSIGN(const std::vector<Service> services,
+                 store_->Read([](Connection& db) { return ListServices(db, false); }));
+    for (const Service& service : services) {
+      if (service.kind != Kind::kMock || service.name != name ||
+          (!customer.empty() && service.customer != customer))
+        continue;
+      std::error_code error;
+      fs::remove(MockFile(options_, service), error);
+      if (error)
+        return Fail(Code::kUnavailable, fmt::format("'{}' cannot be removed: {}",
+                                                    MockFile(options_, service), error.message()));
+      LogInfo("mock data provider is not wanted any more", {{"service", service.name}});
+      bell_->Wake();
+      return service;
+    }
+    return Fail(Code::kNotFound,
+                fmt::format("no mock data provider is called '{}'", name.substr(0, 80)));
+  }
+
   Result<std::vector<Project>> List() override {
     return store_->Read([](Connection& db) { return ListProjects(db); });
   }
 
-  Result<ProjectView> Find(std::string_view name) override {
+  Result<ProjectView> Find(std::string_view name, std::string_view customer) override {
     return store_->Read([&](Connection& db) -> Result<ProjectView> {
       ProjectView view;
-      UMBEL_ASSIGN(view.project, FindByName(db, name));
+      UMBEL_ASSIGN(view.project, FindByName(db, name, customer));
       UMBEL_ASSIGN(view.rounds, ListRounds(db, view.project.id, view.project.runs));
       return view;
     });
@@ -199,7 +206,7 @@ class ManagerImpl final : public Manager {
   Result<std::vector<Entry>> Timeline(std::string_view name, uint64_t after,
                                       uint64_t limit) override {
     return store_->Read([&](Connection& db) -> Result<std::vector<Entry>> {
-      UMBEL_ASSIGN(const Project project, FindByName(db, name));
+      UMBEL_ASSIGN(const Project project, FindByName(db, name, ""));
       return ListEntries(db, project.id, after, limit);
     });
   }
@@ -250,15 +257,32 @@ class ManagerImpl final : public Manager {
                                              some.empty() ? "none" : some));
   }
 
-  Result<std::string> Tracking(const std::string& customer) override {
-    UMBEL_ASSIGN(const std::vector<ServiceView> services, Services(false));
-    for (const ServiceView& view : services)
-      if (view.service.kind == Kind::kTracking && view.service.customer == customer)
-        return view.url;
-    return Fail(Code::kNotFound,
-                fmt::format("customer '{}' has no tracking server yet; it comes with the first "
-                            "project",
-                            customer));
+  bool WatchLog(std::string_view name, const std::shared_ptr<Wakeable>& waker) override {
+    if (ground_.WatchLog(name, waker)) return true;
+    const auto services = Services(false);
+    if (!services.ok()) return false;
+    for (const ServiceView& view : *services) {
+      if (view.service.kind == Kind::kObserver && view.service.name == name) return true;  // rows
+      if (view.service.name == name && view.instances.size() == 1)
+        return ground_.WatchLog(view.instances.front().name, waker);
+    }
+    return false;
+  }
+
+  Result<TrackingView> Tracking(const std::string& customer) override {
+    for (bool made = false;; made = true) {
+      UMBEL_ASSIGN(const std::vector<ServiceView> services, Services(false));
+      for (const ServiceView& view : services)
+        if (view.service.kind == Kind::kTracking && view.service.customer == customer)
+          return TrackingView{view.url, WhyNoTracking(view)};
+      UMBEL_CHECK(!made);
+      UMBEL_TRY(store_->Write([&](Connection& db) -> Status {
+        UMBEL_TRY(EnsureTrackingService(db, ids_, customer, clock_.Now(), options_.tracking_port));
+        return {};
+      }));
+      LogInfo("tracking server wanted", {{"customer", customer}});
+      bell_->Wake();
+    }
   }
 
   uint64_t version() const override { return store_->version(); }
@@ -281,15 +305,17 @@ class ManagerImpl final : public Manager {
     }
   }
 
-  Result<Project> FindByName(Connection& db, std::string_view name) {
+  Result<Project> FindByName(Connection& db, std::string_view name, std::string_view customer) {
     UMBEL_ASSIGN(const std::vector<Project> projects, ListProjects(db));
     std::vector<Project> found;
     for (const Project& project : projects) {
+      if (!customer.empty() && project.customer != customer) continue;
       if (project.id == name || project.app_name == name) return project;
       if (!name.empty() && project.id.starts_with(name)) found.push_back(project);
     }
     if (found.size() == 1) return found.front();
-    if (found.empty()) return Fail(Code::kNotFound, fmt::format("no project is called '{}'", name));
+    if (found.empty())
+      return Fail(Code::kNotFound, fmt::format("no project is called '{}'", name.substr(0, 80)));
     return Fail(Code::kInvalidArgument,
                 fmt::format("{} projects begin with '{}': give more of it", found.size(), name));
   }
@@ -297,7 +323,7 @@ class ManagerImpl final : public Manager {
   Result<Project> Want(std::string_view name, Wanted wanted) {
     Project project;
     UMBEL_TRY(store_->Write([&](Connection& db) -> Status {
-      UMBEL_ASSIGN(project, FindByName(db, name));
+      UMBEL_ASSIGN(project, FindByName(db, name, ""));
       if (wanted == Wanted::kResume && project.stage == Stage::kDone)
         return Fail(Code::kFailedPrecondition,
                     fmt::format("project {} is done already", project.id));
@@ -311,6 +337,30 @@ class ManagerImpl final : public Manager {
     }));
     bell_->Wake();
     return project;
+  }
+
+  /// "": it answers.
+  std::string WhyNoTracking(const ServiceView& view) {
+    const std::string& name = view.service.name;
+    if (view.instances.empty()) {
+      const std::string words = reconciler_->MlflowWords();
+      return words.empty() ? name + " is about to be started" : words;
+    }
+    const Instance& instance = view.instances.front();
+    switch (instance.state) {
+      case InstanceState::kWaiting:
+        return fmt::format("{} waits for a place: {}", name, instance.detail);
+      case InstanceState::kFailed:
+      case InstanceState::kCompleted:
+        return fmt::format("{} has ended: {}; `umbel logs {}` tells more", name, instance.detail,
+                           name);
+      case InstanceState::kStarting:
+      case InstanceState::kRunning:
+        break;
+    }
+    const bool answers = instance.state == InstanceState::kRunning &&
+                         peers_.WaitHealthy(view.url + "/health", std::chrono::seconds(0), {}).ok();
+    return answers ? "" : name + " is starting, which takes MLflow some seconds";
   }
 
   Result<LogPart> Words(const Service& service, uint64_t offset, size_t limit) {

@@ -27,6 +27,12 @@ struct ServiceView {
   std::string url;  // where it is reached; "": nowhere
 };
 
+/// A customer's tracking server.
+struct TrackingView {
+  std::string url;
+  std::string words;  // why it does not answer yet; "": it does
+};
+
 struct ProjectView {
   Project project;
   std::vector<Round> rounds;
@@ -47,10 +53,16 @@ class Manager {
   /// mock    FLOps's mock data SLA: a provider that fills the learner nodes' data servers.
   /// errors  kInvalidArgument: as Submit's; kFailedPrecondition: there are no data servers here.
   virtual Result<Service> Mock(std::string_view mock) = 0;
+  /// Ends a mock data provider and forgets it; what it has put stays on the nodes. Done when it is
+  /// no longer listed.
+  /// customer  whose alone; "": anybody's.
+  /// errors    kNotFound.
+  virtual Result<Service> RemoveMock(std::string_view name, std::string_view customer) = 0;
   virtual Result<std::vector<Project>> List() = 0;
-  /// name    an id, the beginning of one that no other has, or the name of its app.
-  /// errors  kNotFound; kInvalidArgument: more than one.
-  virtual Result<ProjectView> Find(std::string_view name) = 0;
+  /// name      an id, the beginning of one that no other has, or the name of its app.
+  /// customer  whose alone, others are as if they were not there; "": anybody's.
+  /// errors    kNotFound; kInvalidArgument: more than one.
+  virtual Result<ProjectView> Find(std::string_view name, std::string_view customer) = 0;
   /// Undeploys; what is done stays done.
   virtual Result<Project> Stop(std::string_view name) = 0;
   /// errors  kFailedPrecondition: it is done already.
@@ -67,8 +79,12 @@ class Manager {
   /// errors  kNotFound: with those there are.
   virtual Result<orchestrator::LogPart> Logs(std::string_view name, uint64_t offset,
                                              size_t limit) = 0;
-  /// The address of a customer's tracking server, which is made if there is none.
-  virtual Result<std::string> Tracking(const std::string& customer) = 0;
+  /// Woken once, when something may have been added to that log since: ask before Logs. What else
+  /// there is to see of it comes with Watch. False: it cannot be told.
+  virtual bool WatchLog(std::string_view name, const std::shared_ptr<Wakeable>& waker) = 0;
+  /// Where a customer's tracking server is. It is made if there is none, and may be asked for again
+  /// while it starts.
+  virtual Result<TrackingView> Tracking(const std::string& customer) = 0;
 
   /// Grows with each change of what these calls tell, but for logs.
   virtual uint64_t version() const = 0;

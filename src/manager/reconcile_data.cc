@@ -78,6 +78,26 @@ Reconciler::Moved Reconciler::MakeDataService(const std::string& node) {
   return true;
 }
 
+Reconciler::Moved Reconciler::DropMocks() {
+  bool moved = false;
+  for (const Service& service : view_.services) {
+    std::error_code error;
+    if (service.kind != Kind::kMock ||
+        std::filesystem::exists(MockFile(p_.options, service), error) || error)
+      continue;
+    const Instance* instance = FindInstance(service, 0);
+    if (instance && !instance->wanted) continue;  // it is being removed
+    moved = true;
+    UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
+      if (!instance) return DeleteService(db, service.id);
+      Instance row = *instance;
+      row.wanted = false;
+      return PutInstance(db, row);
+    }));
+  }
+  return moved;
+}
+
 Reconciler::Moved Reconciler::EnsureMocks() {
   std::vector<std::string> locations;
   for (const Service& service : view_.services) {

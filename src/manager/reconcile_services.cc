@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "manager/customer_services.h"
 #include "manager/ports.h"
 #include "manager/reconciler.h"
 
@@ -129,17 +130,21 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
   // What goes with it: its part of the data, and those of nodes it was on while their servers were
   // away.
   std::vector<ShareWish> shares;
-  for (const Service& service : view_.services)
-    if (service.id == instance.service_id && !instance.share_node.empty())
-      for (const Service& data : view_.services)
-        if (const Instance* server = FindInstance(data, 0);
-            data.kind == Kind::kData && server && server->state == InstanceState::kRunning)
-          shares.push_back({DataLocation(data), service.project, name, {}, 0});
+  bool forget = false;  // nobody is left to read its log
+  for (const Service& service : view_.services) {
+    if (service.id != instance.service_id) continue;
+    forget = service.kind == Kind::kMock;
+    if (instance.share_node.empty()) continue;
+    for (const Service& data : view_.services)
+      if (const Instance* server = FindInstance(data, 0);
+          data.kind == Kind::kData && server && server->state == InstanceState::kRunning)
+        shares.push_back({DataLocation(data), service.project, name, {}, 0});
+  }
   const std::function<Result<bool>(std::stop_token)> work =
-      [&ground, &peers, name, kept, shares](std::stop_token stop) -> Result<bool> {
+      [&ground, &peers, name, kept, shares, forget](std::stop_token stop) -> Result<bool> {
     // Its log outlives it, as far as its end goes.
     std::string log;
-    for (uint64_t offset = 0;;) {
+    for (uint64_t offset = 0; !forget;) {
       const auto part = ground.Logs(name, offset, kLogKept);
       if (!part.ok() || part->bytes.empty()) break;
       log += part->bytes;
@@ -175,6 +180,7 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
       if (other.service_id == instance.service_id) return {};
     for (const Service& service : view_.services) {
       if (service.id != instance.service_id) continue;
+      if (forget) return DeleteService(db, service.id);
       Service gone = service;
       gone.gone = true;
       UMBEL_TRY(PutService(db, gone));
@@ -233,27 +239,24 @@ Reconciler::Moved Reconciler::WantNothing(const Project& project, const std::set
 }
 
 Result<const Service*> Reconciler::EnsureService(const Project& project, Kind kind, uint16_t port) {
-  const bool shared = kind == Kind::kTracking;
-  if (const Service* found = shared ? FindTracking(project.customer) : FindService(kind, project))
-    return found;
+  if (const Service* found = FindService(kind, project)) return found;
   Service service;
   service.id = p_.ids.Next();
   service.kind = kind;
   service.customer = project.customer;
-  if (!shared) service.project = project.id;
+  service.project = project.id;
   service.app_id = project.app_id;
   service.created_at = Now();
   UMBEL_ASSIGN(const std::vector<App> apps,
                p_.store.Read([](Connection& db) { return ListApps(db); }));
   std::optional<App> made;
-  if (shared || kind == Kind::kServing) {
-    // FLOps keeps these in apps of the customer.
-    const std::string name = shared ? "observatory" : "helper";
+  if (kind == Kind::kServing) {
+    // FLOps keeps these in an app of the customer.
     service.app_id.clear();
     for (const App& app : apps)
-      if (app.name == name && app.customer == project.customer) service.app_id = app.id;
+      if (app.name == "helper" && app.customer == project.customer) service.app_id = app.id;
     if (service.app_id.empty()) {
-      made = App{p_.ids.Next(), name, name, project.customer, ""};
+      made = App{p_.ids.Next(), "helper", "helper", project.customer, ""};
       service.app_id = made->id;
     }
   }
@@ -262,11 +265,9 @@ Result<const Service*> Reconciler::EnsureService(const Project& project, Kind ki
     for (const Service& each : view_.services) taken.insert(each.port);
     UMBEL_ASSIGN(service.port, ChoosePort(port, taken));
   }
-  // As FLOps hashes: a builder by its app, a tracking server by its customer, else by the project.
-  const std::string of = shared                   ? project.customer
-                         : kind == Kind::kBuilder ? project.app_id
-                                                  : project.id;
-  const std::string plain = std::string(NamesOf(kind).prefix) + ShortHash(of);
+  // As FLOps hashes: a builder by its app, else by the project.
+  const std::string plain = std::string(NamesOf(kind).prefix) +
+                            ShortHash(kind == Kind::kBuilder ? project.app_id : project.id);
   service.name = plain;
   for (uint32_t i = 2; std::any_of(view_.services.begin(), view_.services.end(),
                                    [&](const Service& each) { return each.name == service.name; });
@@ -298,12 +299,21 @@ Reconciler::Moved Reconciler::EnsureInstance(const Service& service, const Insta
 
 Reconciler::Moved Reconciler::EnsureTracking() {
   bool moved = false;
+  // Those of live projects, and those that asked where theirs is.
   std::set<std::string> customers;
-  for (const Project& project : view_.projects) {
-    if (!project.live() || !customers.insert(project.customer).second) continue;
-    UMBEL_ASSIGN(const Service* const service,
-                 EnsureService(project, Kind::kTracking, p_.options.tracking_port));
-    if (!service) return true;
+  for (const Project& project : view_.projects)
+    if (project.live()) customers.insert(project.customer);
+  for (const Service& service : view_.services)
+    if (service.kind == Kind::kTracking) customers.insert(service.customer);
+  for (const std::string& customer : customers) {
+    const Service* const service = FindTracking(customer);
+    if (!service) {
+      UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
+        UMBEL_TRY(EnsureTrackingService(db, p_.ids, customer, Now(), p_.options.tracking_port));
+        return {};
+      }));
+      return true;
+    }
     if (FindInstance(*service, 0)) continue;
     if (!p_.options.mlflow_python.empty()) mlflow_ = p_.options.mlflow_python;
     if (mlflow_.empty()) {
@@ -313,9 +323,16 @@ Reconciler::Moved Reconciler::EnsureTracking() {
           "mlflow",
           [&peers, folder](std::stop_token stop) { return peers.MakeMlflow(folder, stop); },
           p_.options.limits.retries);
-      if (!python) continue;
+      if (!python) {
+        mlflow_words_.With([](std::string& words) {
+          if (words.empty())
+            words = "an environment with MLflow is being made; the first time that takes minutes";
+        });
+        continue;
+      }
       if (!python->ok()) {
         mlflow_trouble_ = python->error().message;
+        mlflow_words_.With([&](std::string& words) { words = mlflow_trouble_; });
         LogWarn("no environment with MLflow", {{"error", mlflow_trouble_}});
         retries_["mlflow"] = {0, Now() + std::chrono::minutes(5)};
         LookAgainAt(retries_["mlflow"].at);
@@ -323,8 +340,9 @@ Reconciler::Moved Reconciler::EnsureTracking() {
       }
       mlflow_ = **python;
       mlflow_trouble_.clear();
+      mlflow_words_.With([](std::string& words) { words.clear(); });
     }
-    UMBEL_TRY(MakeDirectories(FolderOfTracking(p_.options, project.customer)));
+    UMBEL_TRY(MakeDirectories(FolderOfTracking(p_.options, customer)));
     UMBEL_ASSIGN(const bool made,
                  EnsureInstance(*service, TrackingSpec(p_.options, *service, mlflow_), 0));
     moved = moved || made;

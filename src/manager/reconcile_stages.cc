@@ -69,17 +69,22 @@ Result<std::optional<WallTime>> Reconciler::Pass() {
     UMBEL_TRY(Look());
     for (const auto step :
          {&Reconciler::SyncInstances, &Reconciler::DropStrangers, &Reconciler::EnsureTracking,
-          &Reconciler::EnsureData, &Reconciler::DropEnvironments}) {
-      UMBEL_ASSIGN(const bool any, (this->*step)());
-      if (!any) continue;
+          &Reconciler::DropMocks, &Reconciler::EnsureData, &Reconciler::DropEnvironments}) {
+      const auto any = (this->*step)();
+      // A name or a port was taken since this look.
+      const bool stale = !any.ok() && any.error().code == Code::kAlreadyExists;
+      if (!any.ok() && !stale) return Fail(any.error());
+      if (!stale && !*any) continue;
       moved = true;
       break;
     }
     if (moved) continue;
     for (const Project& project : view_.projects) {
       auto any = StepProject(project);
-      // Deleted meanwhile: look again.
-      if (!any.ok() && any.error().code != Code::kAborted) return Fail(any.error());
+      // Deleted meanwhile, or a name or a port was taken: look again.
+      if (!any.ok() && any.error().code != Code::kAborted &&
+          any.error().code != Code::kAlreadyExists)
+        return Fail(any.error());
       moved = moved || !any.ok() || *any;
       if (moved) break;
     }

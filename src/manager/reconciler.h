@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/guarded.h"
 #include "base/random.h"
 #include "base/result.h"
 #include "base/wake.h"
@@ -50,6 +51,10 @@ class Reconciler {
   Result<std::optional<WallTime>> Pass();
 
   static std::string TrackingUrl(const Service& service);
+  /// Why tracking servers cannot be started yet; "" when they can. Any thread.
+  std::string MlflowWords() const {
+    return mlflow_words_.With([](const std::string& words) { return words; });
+  }
 
  private:
   using InstanceState = orchestrator::InstanceState;
@@ -125,6 +130,8 @@ class Reconciler {
   Moved EnsureData();
   Moved MakeDataService(const std::string& node);
   Moved EnsureMocks();
+  /// Providers whose document is gone are not wanted any more.
+  Moved DropMocks();
   /// Each learner of a project gets its part of the data of the node it is on, and another when it
   /// has moved. shared: all have theirs.
   Moved EnsureShares(Project& project, const Sla& sla, bool* shared);
@@ -186,6 +193,7 @@ class Reconciler {
   std::map<std::string, tracking::ProcessMetrics> samplers_;  // by project
   std::string mlflow_;                                        // Python with MLflow
   std::string mlflow_trouble_;
+  Guarded<std::string> mlflow_words_;
 };
 
 template <typename T>

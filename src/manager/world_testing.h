@@ -84,6 +84,9 @@ class DyingGround final : public orchestrator::Ground {
                                      size_t limit) override {
     return ground_.Logs(name, offset, limit);
   }
+  bool WatchLog(std::string_view name, const std::shared_ptr<Wakeable>& waker) override {
+    return ground_.WatchLog(name, waker);
+  }
   void Watch(std::shared_ptr<Wakeable> waker) override { ground_.Watch(std::move(waker)); }
 
  private:

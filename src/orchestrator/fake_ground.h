@@ -75,7 +75,9 @@ class FakeGround final : public Ground {
   void Print(std::string_view name, std::string_view text) {
     std::lock_guard lock(mutex_);
     const auto it = instances_.find(name);
-    if (it != instances_.end()) it->second.log += text;
+    if (it == instances_.end()) return;
+    it->second.log += text;
+    it->second.readers.WakeAll();
   }
   /// A node goes, and its instances look for another place; or it comes back.
   void SetUp(std::string_view name, bool up) {
@@ -170,6 +172,14 @@ class FakeGround final : public Ground {
     return part;
   }
 
+  bool WatchLog(std::string_view name, const std::shared_ptr<Wakeable>& waker) override {
+    std::lock_guard lock(mutex_);
+    const auto it = instances_.find(name);
+    if (it == instances_.end()) return false;
+    it->second.readers.Add(waker);
+    return true;
+  }
+
   void Watch(std::shared_ptr<Wakeable> waker) override {
     std::lock_guard lock(mutex_);
     std::erase_if(watchers_, [](const auto& weak) { return weak.expired(); });
@@ -181,6 +191,7 @@ class FakeGround final : public Ground {
     InstanceSpec spec;
     InstanceStatus status;
     std::string log;
+    WaitList readers;
     uint64_t order = 0;
   };
   /// What is to be done once the lock is given back.

@@ -106,6 +106,10 @@ class Ground {
   /// gone. errors  kNotFound: no such instance.
   virtual Result<LogPart> Logs(std::string_view name, uint64_t offset, size_t limit) = 0;
 
+  /// Woken once, when something may have been added to its log since: ask before looking at it.
+  /// That it ends is a change of its status. False: it cannot be told, look again now and then.
+  virtual bool WatchLog(std::string_view name, const std::shared_ptr<Wakeable>& waker) = 0;
+
   /// Woken after every change of a status, until it is destroyed. Events may be missed by those
   /// that look elsewhere for too long: look at List() again now and then.
   virtual void Watch(std::shared_ptr<Wakeable> waker) = 0;

@@ -48,3 +48,23 @@ def sla(repository, **changes):
         },
         "resource_constraints": {"memory": 100, "vcpus": 1, "storage": 0},
     } | changes
+
+
+def idle(folder):
+    """Programs in MLflow's and the data servers' places that only stay, for tests of doors."""
+    program = folder / "idle"
+    program.write_text("#!/bin/sh\nexec sleep 100000\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def doors(tmp_path):
+    """An `umbel up` whose services do nothing: what is asked of its doors costs nearly nothing."""
+    if not have_umbel():
+        pytest.skip("umbel is not built")
+    program = idle(tmp_path)
+    one = Up(tmp_path / "up", **{"mlflow-python": program, "dataserver": program})
+    one.start()
+    yield one
+    one.remove_all()

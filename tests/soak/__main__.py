@@ -74,6 +74,8 @@ ROWS = {
     "10": Row("native rounds: kill -9 of the SuperLink", 100, native_crash.soak),
     "11": Row("hostile updates", 3, pytest_row("tests/e2e/test_native_hostile.py")),
     "13": Row("simulated rounds", 10_000, simulation.soak),
+    # Of the operations plane.
+    "o10": Row("schemathesis on both REST doors", 1, pytest_row("tests/ops/test_fuzz.py")),
     # Of the SuperNode.
     "n1": Row("SuperNode: pairings", 1, pytest_row("tests/e2e/test_supernode_pairings.py")),
     "n2": Row("SuperNode: keys and rules", 3, pytest_row("tests/e2e/test_supernode_keys.py")),

@@ -44,8 +44,12 @@ const char* Title(int status) {
       return "Not Found";
     case 405:
       return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
     case 409:
       return "Conflict";
+    case 413:
+      return "Content Too Large";
     case 422:
       return "Unprocessable Content";
     case 501:
@@ -170,6 +174,8 @@ json ToJson(const orchestrator::Node& node) {
 json ToJson(const orchestrator::LogPart& part) {
   return {{"text", part.bytes}, {"next", part.next}, {"ended", part.ended}};
 }
+
+json ToJson(const Account& account) { return {{"name", account.name}, {"admin", account.admin}}; }
 
 int HttpStatusOf(Code code) {
   switch (code) {

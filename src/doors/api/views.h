@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "doors/accounts.h"
 #include "manager/manager.h"
 
 namespace umbel::doors {
@@ -16,6 +17,7 @@ nlohmann::json ToJson(const manager::Entry& entry);
 nlohmann::json ToJson(const manager::ServiceView& view);
 nlohmann::json ToJson(const orchestrator::Node& node);
 nlohmann::json ToJson(const orchestrator::LogPart& part);
+nlohmann::json ToJson(const Account& account);
 
 /// RFC 9457, with `errors` where the message names a field.
 nlohmann::json Problem(const Error& error);

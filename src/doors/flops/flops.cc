@@ -2,7 +2,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "doors/api/openapi.h"
 #include "doors/api/views.h"
+#include "doors/customers.h"
+#include "doors/flops/openapi.h"
 #include "doors/rest.h"
 #include "manager/sla.h"
 
@@ -31,6 +34,15 @@ Answer Refusal(const Error& error) {
   return answer;
 }
 
+/// The door's own document, with the schemas it shares with our API's.
+std::string Description() {
+  json document = json::parse(FlopsOpenApi());
+  const json ours = json::parse(OpenApi());
+  for (const char* name : {"Sla", "MockSla", "Project", "ProjectView", "Entry"})
+    document["components"]["schemas"][name] = ours["components"]["schemas"][name];
+  return document.dump(1) + "\n";
+}
+
 class FlopsImpl final : public Flops {
  public:
   FlopsImpl(manager::Manager& manager, Accounts& accounts)
@@ -38,10 +50,7 @@ class FlopsImpl final : public Flops {
   ~FlopsImpl() override { Stop(); }
 
   Status Open(const FlopsOptions& options) {
-    const auto handle = [this](Exchange& exchange, const Request& request) {
-      return Handle(exchange, request);
-    };
-    UMBEL_ASSIGN(rest_, Rest::Start({options.host, options.port}, handle, Refusal));
+    UMBEL_ASSIGN(rest_, Rest::Start({options.host, options.port}, Routes(), Refusal));
     return {};
   }
   uint16_t port() const override { return rest_->port(); }
@@ -50,90 +59,114 @@ class FlopsImpl final : public Flops {
   }
 
  private:
-  Task<Result<Answer>> Handle(Exchange& exchange, const Request& request) {
-    const std::string_view method = exchange.method();
-    if (request.parts().empty() && method == "GET") co_return Message("ok");
-    const bool ours = request.part(0) == "api" && request.part(1) == "flops";
-    const std::string& what = request.part(2);
-    if (!ours ||
-        (what != "projects" && what != "mocks" && what != "tracking" && what != "database"))
-      co_return Fail(Code::kNotFound,
-                     fmt::format("there is nothing at '{}'", exchange.path().substr(0, 100)));
-    UMBEL_CO_ASSIGN(const Account who, accounts_.Who(BearerOf(exchange)));
-    if (what == "projects") co_return co_await Projects(exchange, request, who);
-    const bool alone = request.parts().size() == 3;
-    if (what == "mocks" && alone && method == "POST") {
-      UMBEL_CO_ASSIGN(const std::string body, co_await OfCaller(exchange, who));
-      const auto mock = [this, body] { return manager_.Mock(body); };
-      UMBEL_CO_ASSIGN(const manager::Service service, co_await rest_->OnPool(exchange, mock));
-      co_return Json(
-          {{"message", "New Mock-Data-Provider started successfully"}, {"service", service.name}});
-    }
-    if (what == "tracking" && alone && method == "GET")
-      co_return co_await Tracking(exchange, request, who);
-    if (what == "database" && alone && method == "DELETE") co_return co_await Reset(exchange, who);
-    co_return Fail(
-        Code::kInvalidArgument,
-        fmt::format("{} is nothing '{}' can be asked", method, exchange.path().substr(0, 100)),
-        405);
+  using Act = Task<Result<Answer>> (FlopsImpl::*)(Exchange&, const Request&, const Account&);
+
+  /// For whom has a token.
+  Rest::Handle Known(Act act) {
+    return [this, act](Exchange& exchange, const Request& request) -> Task<Result<Answer>> {
+      UMBEL_CO_ASSIGN(const Account who, accounts_.Who(BearerOf(exchange)));
+      co_return co_await (this->*act)(exchange, request, who);
+    };
+  }
+
+  /// FLOps's five routes, and what is missing there; as openapi.json has them, which is where
+  /// FLOps's own server has its description.
+  std::vector<Rest::Route> Routes() {
+    const auto open = [](Answer answer) -> Rest::Handle {
+      return [answer = std::move(answer)](Exchange&, const Request&) -> Task<Result<Answer>> {
+        co_return answer;
+      };
+    };
+    using manager::Manager;
+    return {
+        {"GET", "/", open(Message("ok"))},
+        {"GET", "/openapi/openapi.json", open(Answer(Description()))},
+        {"POST", "/api/flops/projects", Known(&FlopsImpl::Submit)},
+        {"GET", "/api/flops/projects", Known(&FlopsImpl::ListProjects)},
+        {"GET", "/api/flops/projects/{project}", Known(&FlopsImpl::ShowProject)},
+        {"DELETE", "/api/flops/projects/{project}", Known(&FlopsImpl::Order<&Manager::Delete>)},
+        {"POST", "/api/flops/projects/{project}/stop", Known(&FlopsImpl::Order<&Manager::Stop>)},
+        {"POST", "/api/flops/projects/{project}/resume",
+         Known(&FlopsImpl::Order<&Manager::Resume>)},
+        {"GET", "/api/flops/projects/{project}/logs", Known(&FlopsImpl::Logs)},
+        {"POST", "/api/flops/mocks", Known(&FlopsImpl::Mock)},
+        {"DELETE", "/api/flops/mocks/{mock}", Known(&FlopsImpl::RemoveMock)},
+        {"GET", "/api/flops/tracking", Known(&FlopsImpl::Tracking)},
+        {"DELETE", "/api/flops/database", Known(&FlopsImpl::Reset)},
+    };
   }
 
   /// The body, if the customer it names is the caller's to speak for.
   Task<Result<std::string>> OfCaller(Exchange& exchange, const Account& who) {
     UMBEL_CO_ASSIGN(std::string body, co_await exchange.ReadBody(manager::kSlaBytesMax + 1));
-    const json sla = json::parse(body, nullptr, false);
-    const bool names =
-        sla.is_object() && sla.contains("customerID") && sla["customerID"].is_string();
-    if (names && !who.MayUse(sla["customerID"].get<std::string>()))
-      co_return Fail(Code::kPermissionDenied,
-                     fmt::format("customerID: {} may not act for another customer", who.name));
+    UMBEL_CO_TRY(MaySubmit(body, who));
     co_return body;
   }
 
-  Task<Result<Answer>> Projects(Exchange& exchange, const Request& request, const Account& who) {
-    const std::string_view method = exchange.method();
-    const size_t parts = request.parts().size();
-    if (parts == 3 && method == "POST") {
-      UMBEL_CO_ASSIGN(const std::string body, co_await OfCaller(exchange, who));
-      const auto submit = [this, body] { return manager_.Submit(body); };
-      UMBEL_CO_ASSIGN(const manager::Project project, co_await rest_->OnPool(exchange, submit));
-      co_return Json({{"message", "New FLOps project started successfully"},
-                      {"flops_project_id", project.id}});
-    }
-    if (parts == 3 && method == "GET") {
-      const auto look = [this] { return manager_.List(); };
-      UMBEL_CO_ASSIGN(const auto projects, co_await rest_->OnPool(exchange, look));
-      json list = json::array();
-      for (const manager::Project& project : projects)
-        if (who.MayUse(project.customer)) list.push_back(ToJson(project));
-      co_return Json({{"projects", std::move(list)}});
-    }
-    const std::string name = request.part(3);
-    const std::string& part = request.part(4);
-    const auto find = [this, name, who]() -> Result<manager::ProjectView> {
-      UMBEL_ASSIGN(manager::ProjectView view, manager_.Find(name));
-      if (who.MayUse(view.project.customer)) return view;
-      return Fail(Code::kNotFound, fmt::format("there is no project '{}'", name.substr(0, 80)));
+  Task<Result<Answer>> Mock(Exchange& exchange, const Request&, const Account& who) {
+    UMBEL_CO_ASSIGN(const std::string body, co_await OfCaller(exchange, who));
+    const auto mock = [this, body] { return manager_.Mock(body); };
+    UMBEL_CO_ASSIGN(const manager::Service service, co_await rest_->OnPool(exchange, mock));
+    co_return Json(
+        {{"message", "New Mock-Data-Provider started successfully"}, {"service", service.name}});
+  }
+
+  Task<Result<Answer>> RemoveMock(Exchange& exchange, const Request& request, const Account& who) {
+    const auto remove = [this, who, name = request.part(3)] {
+      return manager_.RemoveMock(name, who.scope());
     };
-    UMBEL_CO_ASSIGN(const manager::ProjectView view, co_await rest_->OnPool(exchange, find));
-    const std::string id = view.project.id;
-    if (parts == 4 && method == "GET") co_return Json(ToJson(view));
-    if (parts == 5 && part == "logs" && method == "GET") {
-      UMBEL_CO_ASSIGN(const uint64_t after, request.Number("after", 0, uint64_t{1} << 62));
-      const auto look = [this, id, after] { return manager_.Timeline(id, after, kEntriesMax); };
-      UMBEL_CO_ASSIGN(const auto entries, co_await rest_->OnPool(exchange, look));
-      json list = json::array();
-      for (const manager::Entry& entry : entries) list.push_back(ToJson(entry));
-      co_return Json({{"logs", std::move(list)}});
-    }
-    Result<manager::Project> (manager::Manager::*act)(std::string_view) = nullptr;
-    if (parts == 4 && method == "DELETE") act = &manager::Manager::Delete;
-    if (parts == 5 && part == "stop" && method == "POST") act = &manager::Manager::Stop;
-    if (parts == 5 && part == "resume" && method == "POST") act = &manager::Manager::Resume;
-    if (act == nullptr)
-      co_return Fail(Code::kInvalidArgument,
-                     fmt::format("{} is nothing a project can be asked", method), 405);
-    const auto order = [this, act, id] { return (manager_.*act)(id); };
+    UMBEL_CO_ASSIGN(const manager::Service service, co_await rest_->OnPool(exchange, remove));
+    co_return Json(
+        {{"message", "Mock-Data-Provider removed successfully"}, {"service", service.name}});
+  }
+
+  Task<Result<Answer>> Submit(Exchange& exchange, const Request&, const Account& who) {
+    UMBEL_CO_ASSIGN(const std::string body, co_await OfCaller(exchange, who));
+    const auto submit = [this, body] { return manager_.Submit(body); };
+    UMBEL_CO_ASSIGN(const manager::Project project, co_await rest_->OnPool(exchange, submit));
+    co_return Json(
+        {{"message", "New FLOps project started successfully"}, {"flops_project_id", project.id}});
+  }
+
+  Task<Result<Answer>> ListProjects(Exchange& exchange, const Request&, const Account& who) {
+    const auto look = [this] { return manager_.List(); };
+    UMBEL_CO_ASSIGN(const auto projects, co_await rest_->OnPool(exchange, look));
+    json list = json::array();
+    for (const manager::Project& project : projects)
+      if (who.MayUse(project.customer)) list.push_back(ToJson(project));
+    co_return Json({{"projects", std::move(list)}});
+  }
+
+  /// The project a request's path names, if it is the caller's; others are not there for it.
+  Task<Result<manager::ProjectView>> Find(Exchange& exchange, const Request& request,
+                                          const Account& who) {
+    const auto find = [this, who, name = request.part(3)] {
+      return manager_.Find(name, who.scope());
+    };
+    co_return co_await rest_->OnPool(exchange, find);
+  }
+
+  Task<Result<Answer>> ShowProject(Exchange& exchange, const Request& request, const Account& who) {
+    UMBEL_CO_ASSIGN(const manager::ProjectView view, co_await Find(exchange, request, who));
+    co_return Json(ToJson(view));
+  }
+
+  Task<Result<Answer>> Logs(Exchange& exchange, const Request& request, const Account& who) {
+    UMBEL_CO_ASSIGN(const uint64_t after, request.Number("after", 0, uint64_t{1} << 62));
+    UMBEL_CO_ASSIGN(const manager::ProjectView view, co_await Find(exchange, request, who));
+    const auto look = [this, id = view.project.id, after] {
+      return manager_.Timeline(id, after, kEntriesMax);
+    };
+    UMBEL_CO_ASSIGN(const auto entries, co_await rest_->OnPool(exchange, look));
+    json list = json::array();
+    for (const manager::Entry& entry : entries) list.push_back(ToJson(entry));
+    co_return Json({{"logs", std::move(list)}});
+  }
+
+  template <Result<manager::Project> (manager::Manager::*kAct)(std::string_view)>
+  Task<Result<Answer>> Order(Exchange& exchange, const Request& request, const Account& who) {
+    UMBEL_CO_ASSIGN(const manager::ProjectView view, co_await Find(exchange, request, who));
+    const auto order = [this, id = view.project.id] { return (manager_.*kAct)(id); };
     UMBEL_CO_ASSIGN(const manager::Project project, co_await rest_->OnPool(exchange, order));
     co_return Json(ToJson(project));
   }
@@ -142,12 +175,14 @@ class FlopsImpl final : public Flops {
   /// query.
   Task<Result<Answer>> Tracking(Exchange& exchange, const Request& request, const Account& who) {
     UMBEL_CO_ASSIGN(const std::string customer, co_await CustomerOf(exchange, request));
-    if (!who.MayUse(customer))
-      co_return Fail(Code::kPermissionDenied,
-                     fmt::format("customerID: {} may not see another customer's", who.name));
-    const auto look = [this, customer] { return manager_.Tracking(customer); };
-    UMBEL_CO_ASSIGN(const std::string url, co_await rest_->OnPool(exchange, look));
-    co_return Json({{"tracking_server_url", url}});
+    const auto look = [this, who, customer]() -> Result<manager::TrackingView> {
+      UMBEL_TRY(MayTrack(manager_, accounts_, who, customer));
+      return manager_.Tracking(customer);
+    };
+    UMBEL_CO_ASSIGN(const manager::TrackingView view, co_await rest_->OnPool(exchange, look));
+    json body = {{"tracking_server_url", view.url}};
+    if (!view.words.empty()) body["message"] = view.words;
+    co_return Json(body);
   }
 
   Task<Result<std::string>> CustomerOf(Exchange& exchange, const Request& request) {
@@ -160,8 +195,8 @@ class FlopsImpl final : public Flops {
                    "customerID: it is missing, in the query and in the body");
   }
 
-  /// Removes every project, as FLOps's reset of its database means.
-  Task<Result<Answer>> Reset(Exchange& exchange, const Account& who) {
+  /// Removes every project and provider, as FLOps's reset of its database means.
+  Task<Result<Answer>> Reset(Exchange& exchange, const Request&, const Account& who) {
     if (!who.admin)
       co_return Fail(Code::kPermissionDenied, "Only Admins are allowed to reset the database!");
     const auto remove = [this]() -> Result<bool> {
@@ -170,6 +205,12 @@ class FlopsImpl final : public Flops {
         if (const auto gone = manager_.Delete(project.id);
             !gone.ok() && gone.error().code != Code::kNotFound)
           return Fail(gone.error());
+      UMBEL_ASSIGN(const auto services, manager_.Services(false));
+      for (const manager::ServiceView& view : services) {
+        if (view.service.kind != manager::Kind::kMock) continue;
+        const auto gone = manager_.RemoveMock(view.service.name, "");
+        if (!gone.ok() && gone.error().code != Code::kNotFound) return Fail(gone.error());
+      }
       return true;
     };
     UMBEL_CO_ASSIGN(const bool done, co_await rest_->OnPool(exchange, remove));

@@ -37,10 +37,7 @@ class OakestraImpl final : public Oakestra {
   ~OakestraImpl() override { Stop(); }
 
   Status Open() {
-    const auto handle = [this](Exchange& exchange, const Request& request) {
-      return Handle(exchange, request);
-    };
-    UMBEL_ASSIGN(rest_, Rest::Start({options_.host, options_.port}, handle, Refusal));
+    UMBEL_ASSIGN(rest_, Rest::Start({options_.host, options_.port}, Routes(), Refusal));
     return {};
   }
   uint16_t port() const override { return rest_->port(); }
@@ -49,36 +46,51 @@ class OakestraImpl final : public Oakestra {
   }
 
  private:
-  Task<Result<Answer>> Handle(Exchange& exchange, const Request& request) {
-    const std::string_view method = exchange.method();
-    const bool get = method == "GET";
-    const std::string& what = request.part(1);
-    if (request.part(0) == "api") {
-      if (what == "auth" && method == "POST") co_return co_await Auth(exchange, request);
-      // Oakestra shows its clusters to anybody; we do to whoever is known.
+  using Act = Task<Result<Answer>> (OakestraImpl::*)(Exchange&, const Request&, const Account&);
+
+  /// For whom has a token. Oakestra shows its clusters to anybody; we do to whoever is known.
+  Rest::Handle Known(Act act) {
+    return [this, act](Exchange& exchange, const Request& request) -> Task<Result<Answer>> {
       UMBEL_CO_ASSIGN(const Account who, accounts_.Who(BearerOf(exchange)));
-      if (what == "clusters" && get) co_return Clusters(request.part(2) == "active");
-      if (what == "applications" && get) co_return co_await Applications(exchange, who);
-      if (what == "application" && get && request.parts().size() == 3)
-        co_return co_await OneApplication(exchange, who, request.part(2));
-      if (what == "application" && method == "DELETE" && request.parts().size() == 3)
-        co_return co_await DeleteApplication(exchange, who, request.part(2));
-      if (what == "services" && get) co_return co_await Services(exchange, who, request.part(2));
-      if (what == "service" && get && request.parts().size() == 3)
-        co_return co_await OneService(exchange, who, request.part(2));
-      if (what == "application" || what == "service")
-        co_return Fail(Code::kUnimplemented,
-                       "apps and services belong to FLOps projects here: submit, stop and delete "
-                       "those");
-    }
-    co_return Fail(Code::kNotFound,
-                   fmt::format("there is nothing at '{}'", exchange.path().substr(0, 100)));
+      co_return co_await (this->*act)(exchange, request, who);
+    };
   }
 
-  Task<Result<Answer>> Auth(Exchange& exchange, const Request& request) {
-    Result<Tokens> tokens = Fail(Code::kNotFound, "login and refresh are all there is");
-    if (request.part(2) == "login") tokens = co_await LogIn(exchange);
-    if (request.part(2) == "refresh") tokens = accounts_.Renew(BearerOf(exchange));
+  std::vector<Rest::Route> Routes() {
+    const Rest::Handle refused = Known(&OakestraImpl::NotOurs);
+    return {
+        {"POST", "/api/auth/login", [this](Exchange& e, const Request&) { return Auth(e, true); }},
+        {"POST", "/api/auth/refresh",
+         [this](Exchange& e, const Request&) { return Auth(e, false); }},
+        {"GET", "/api/clusters", Known(&OakestraImpl::Clusters)},
+        {"GET", "/api/clusters/active", Known(&OakestraImpl::Clusters)},
+        {"GET", "/api/applications", Known(&OakestraImpl::Applications)},
+        {"GET", "/api/application/{app}", Known(&OakestraImpl::OneApplication)},
+        {"DELETE", "/api/application/{app}", Known(&OakestraImpl::DeleteApplication)},
+        {"GET", "/api/services", Known(&OakestraImpl::Services)},
+        {"GET", "/api/services/{app}", Known(&OakestraImpl::Services)},
+        {"GET", "/api/service/{service}", Known(&OakestraImpl::OneService)},
+        {"POST", "/api/application", refused},
+        {"PUT", "/api/application/{app}", refused},
+        {"POST", "/api/service", refused},
+        {"PUT", "/api/service/{service}", refused},
+        {"DELETE", "/api/service/{service}", refused},
+        {"POST", "/api/service/{service}/instance", refused},
+        {"DELETE", "/api/service/{service}/instance", refused},
+        {"DELETE", "/api/service/{service}/instance/{number}", refused},
+    };
+  }
+
+  Task<Result<Answer>> NotOurs(Exchange&, const Request&, const Account&) {
+    co_return Fail(Code::kUnimplemented,
+                   "apps and services belong to FLOps projects here: submit, stop and delete "
+                   "those");
+  }
+
+  Task<Result<Answer>> Auth(Exchange& exchange, bool log_in) {
+    Result<Tokens> tokens = Fail(Code::kUnauthenticated, "");
+    if (log_in) tokens = co_await LogIn(exchange);
+    if (!log_in) tokens = accounts_.Renew(BearerOf(exchange));
     if (!tokens.ok()) co_return Fail(tokens.error());
     co_return Json({{"token", tokens->token}, {"refresh_token", tokens->refresh_token}});
   }
@@ -99,7 +111,8 @@ class OakestraImpl final : public Oakestra {
     co_return co_await rest_->OnPool(exchange, log_in);
   }
 
-  Answer Clusters(bool active) {
+  Task<Result<Answer>> Clusters(Exchange&, const Request& request, const Account&) {
+    const bool active = request.part(2) == "active";
     const std::vector<orchestrator::Node> nodes = manager_.Nodes();
     std::map<std::string, std::vector<const orchestrator::Node*>> clusters;
     for (const orchestrator::Node& node : nodes) clusters[node.cluster].push_back(&node);
@@ -108,7 +121,7 @@ class OakestraImpl final : public Oakestra {
       json cluster = oakestra::Cluster(members);
       if (!active || cluster["active"].get<bool>()) list.push_back(std::move(cluster));
     }
-    return Json(list);
+    co_return Json(list);
   }
 
   std::map<std::string, std::string> ClustersOfNodes() {
@@ -127,7 +140,7 @@ class OakestraImpl final : public Oakestra {
     co_return co_await rest_->OnPool(exchange, look);
   }
 
-  Task<Result<Answer>> Applications(Exchange& exchange, const Account& who) {
+  Task<Result<Answer>> Applications(Exchange& exchange, const Request&, const Account& who) {
     UMBEL_CO_ASSIGN(const auto services, co_await Seen(exchange, who, false));
     co_return Json(Apps(services));
   }
@@ -145,8 +158,9 @@ class OakestraImpl final : public Oakestra {
     return list;
   }
 
-  Task<Result<Answer>> OneApplication(Exchange& exchange, const Account& who,
-                                      const std::string& id) {
+  Task<Result<Answer>> OneApplication(Exchange& exchange, const Request& request,
+                                      const Account& who) {
+    const std::string& id = request.part(2);
     UMBEL_CO_ASSIGN(auto services, co_await Seen(exchange, who, true));
     std::erase_if(services, [&id](const ServiceView& view) { return view.service.app_id != id; });
     if (services.empty())
@@ -156,9 +170,9 @@ class OakestraImpl final : public Oakestra {
   }
 
   /// The app of a project stands for it.
-  Task<Result<Answer>> DeleteApplication(Exchange& exchange, const Account& who,
-                                         const std::string& id) {
-    const auto remove = [this, who, id]() -> Result<bool> {
+  Task<Result<Answer>> DeleteApplication(Exchange& exchange, const Request& request,
+                                         const Account& who) {
+    const auto remove = [this, who, id = request.part(2)]() -> Result<bool> {
       UMBEL_ASSIGN(const auto projects, manager_.List());
       for (const manager::Project& project : projects) {
         if (project.app_id != id || !who.MayUse(project.customer)) continue;
@@ -173,7 +187,8 @@ class OakestraImpl final : public Oakestra {
     co_return Json({{"message", "Application Deleted"}});
   }
 
-  Task<Result<Answer>> Services(Exchange& exchange, const Account& who, const std::string& app) {
+  Task<Result<Answer>> Services(Exchange& exchange, const Request& request, const Account& who) {
+    const std::string& app = request.part(2);
     UMBEL_CO_ASSIGN(const auto services, co_await Seen(exchange, who, false));
     const auto clusters = ClustersOfNodes();
     json list = json::array();
@@ -183,7 +198,8 @@ class OakestraImpl final : public Oakestra {
     co_return Json(list);
   }
 
-  Task<Result<Answer>> OneService(Exchange& exchange, const Account& who, const std::string& id) {
+  Task<Result<Answer>> OneService(Exchange& exchange, const Request& request, const Account& who) {
+    const std::string& id = request.part(2);
     UMBEL_CO_ASSIGN(auto services, co_await Seen(exchange, who, true));
     std::erase_if(services, [&id](const ServiceView& view) { return view.service.id != id; });
     if (services.empty())

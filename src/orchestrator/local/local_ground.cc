@@ -3,12 +3,15 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <future>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -23,6 +26,7 @@ namespace umbel::orchestrator {
 namespace {
 
 constexpr uint64_t kWakeEvent = 0;
+constexpr uint64_t kLogEvent = ~uint64_t{0};
 
 class LocalGroundImpl final : public LocalGround {
  public:
@@ -31,6 +35,7 @@ class LocalGroundImpl final : public LocalGround {
         lock_(std::move(lock)),
         machine_(options_.use_groups),
         event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+        log_events_(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)),
         instances_(options_, clock, machine_) {}
 
   ~LocalGroundImpl() override {
@@ -43,11 +48,8 @@ class LocalGroundImpl final : public LocalGround {
   Status Begin() {
     machine_.ClearStaleGroups();
     UMBEL_TRY(instances_.Adopt());
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.u64 = kWakeEvent;
-    if (::epoll_ctl(instances_.epoll(), EPOLL_CTL_ADD, event_.get(), &event) != 0)
-      return Fail(SystemError("watch", "events"));
+    UMBEL_TRY(Follow(event_, kWakeEvent));
+    if (log_events_.valid()) UMBEL_TRY(Follow(log_events_, kLogEvent));
     view_.With([this](View& view) { view = instances_.Look(); });
     thread_ = std::jthread([this](const std::stop_token& stop) {
       ::pthread_setname_np(::pthread_self(), "ground");
@@ -98,6 +100,18 @@ class LocalGroundImpl final : public LocalGround {
     UMBEL_ASSIGN(LogPart part, ReadLog(shown->folder, offset, limit));
     part.ended = shown->over && part.bytes.size() < std::min(limit, kLogReadMax);
     return part;
+  }
+
+  bool WatchLog(std::string_view name, const std::shared_ptr<Wakeable>& waker) override {
+    const auto shown = Look(name);
+    if (!shown || !log_events_.valid()) return false;
+    return log_readers_.With([&](auto& readers) {
+      // As one watch of a folder ends with its first event, the next one is another.
+      const int watch = ::inotify_add_watch(log_events_.get(), shown->folder.c_str(),
+                                            IN_MODIFY | IN_CREATE | IN_ONESHOT);
+      if (watch >= 0) readers[watch].Add(waker);
+      return watch >= 0;
+    });
   }
 
   void Watch(std::shared_ptr<Wakeable> waker) override {
@@ -170,6 +184,34 @@ class LocalGroundImpl final : public LocalGround {
 
   // The thread's side.
 
+  Status Follow(const Fd& fd, uint64_t what) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = what;
+    if (::epoll_ctl(instances_.epoll(), EPOLL_CTL_ADD, fd.get(), &event) != 0)
+      return Fail(SystemError("watch", "events"));
+    return {};
+  }
+
+  void TakeLogEvents() {
+    alignas(inotify_event) char bytes[16384];
+    ssize_t size;
+    while ((size = ::read(log_events_.get(), bytes, sizeof bytes)) > 0) {
+      for (const char* at = bytes; at < bytes + size;) {
+        inotify_event event;
+        std::memcpy(&event, at, sizeof event);
+        at += sizeof event + event.len;
+        log_readers_.With([&](auto& readers) {
+          // Too many events at once: who is meant is not told.
+          if (event.mask & IN_Q_OVERFLOW)
+            for (auto& [_, waiting] : std::exchange(readers, {})) waiting.WakeAll();
+          else if (auto node = readers.extract(event.wd); !node.empty())
+            node.mapped().WakeAll();
+        });
+      }
+    }
+  }
+
   void Loop(const std::stop_token& stop) {
     Settle();
     while (!stop.stop_requested()) {
@@ -180,6 +222,8 @@ class LocalGroundImpl final : public LocalGround {
         uint64_t count;
         if (events[i].data.u64 == kWakeEvent)
           static_cast<void>(!::read(event_.get(), &count, sizeof count));
+        else if (events[i].data.u64 == kLogEvent)
+          TakeLogEvents();
         else
           instances_.Take(events[i].data.u64);
       }
@@ -207,9 +251,11 @@ class LocalGroundImpl final : public LocalGround {
   const LockFile lock_;
   const Machine machine_;
   const Fd event_;
+  const Fd log_events_;
   Instances instances_;  // the thread's own
   Guarded<View> view_;
   Guarded<std::vector<std::weak_ptr<Wakeable>>> watchers_;
+  Guarded<std::map<int, WaitList>> log_readers_;  // by watch of their instance's folder
   Guarded<std::vector<std::function<void()>>> commands_;
   std::jthread thread_;
 };

@@ -691,6 +691,24 @@ TEST_F(LocalGroundTest, KilledAtAnyMomentItStartsNothingTwiceAndLeavesNothing) {
 
 }  // namespace
 
+TEST(LocalGround, WhoFollowsALogIsWokenByIt) {
+  const TempDir folder;
+  const auto ground = MustOpen(OptionsFor(folder.path() + "/ground"));
+  ASSERT_TRUE(ground->Apply(Shell("a.0", "while sleep 0.02; do echo more; done")).ok());
+  uint64_t offset = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto reader = std::make_shared<Changes>();
+    ASSERT_TRUE(ground->WatchLog("a.0", reader));
+    // No status changes: it is the log that wakes.
+    ASSERT_TRUE(reader->Until([&] { return reader->count() > 0; }));
+    const auto part = ground->Logs("a.0", offset, 1 << 20);
+    ASSERT_TRUE(part.ok());
+    EXPECT_GT(part->next, std::exchange(offset, part->next)) << "and there is more of it";
+  }
+  EXPECT_FALSE(ground->WatchLog("b.0", std::make_shared<Changes>()));
+  EXPECT_TRUE(ground->Shutdown().ok());
+}
+
 namespace testing {
 INSTANTIATE_TYPED_TEST_SUITE_P(Local, GroundConformance, LocalHarness);
 }  // namespace testing
