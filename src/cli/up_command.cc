@@ -65,6 +65,7 @@ struct Values {
   int64_t learner_memory = static_cast<int64_t>(manager::Options().python_memory_mb);
   int64_t environment_days = manager::Options().environment_days;
   int64_t round_timeout = manager::Limits().round.count();
+  int64_t import_timeout = manager::Limits().import.count();
   std::vector<std::string> nodes;
   std::string log_file;
   std::string log_level = "info";
@@ -100,6 +101,8 @@ void Declare(Settings& s, Values& v) {
            "Days after which environments that no project uses are removed; 0: never", 0, 36500);
   s.Number(&v.round_timeout, "round-timeout", "Seconds a round waits for its learners", 1,
            30 * 24 * 3600);
+  s.Number(&v.import_timeout, "import-timeout",
+           "Seconds that importing a repository's code may take", 1, 24 * 3600);
   s.Texts(&v.nodes, "node",
           "NAME or NAME:ADD-ON,... of a node; may be repeated [node-0, and node-1 and node-2 with "
           "FLOps-learner]");
@@ -215,6 +218,7 @@ Result<manager::Options> ToOptions(const Values& v) {
   o.serving_port = static_cast<uint16_t>(v.serving_port);
   o.python_memory_mb = static_cast<uint64_t>(v.learner_memory);
   o.limits.round = std::chrono::seconds(v.round_timeout);
+  o.limits.import = std::chrono::seconds(v.import_timeout);
   return o;
 }
 

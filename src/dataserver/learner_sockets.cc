@@ -149,8 +149,25 @@ Status LearnerSockets::Serve(const dataset::Assignment& assignment) {
 Result<std::vector<std::string>> LearnerSockets::NamesOf(const std::vector<std::string>& tags) {
   UMBEL_ASSIGN(const std::vector<Entry> entries, shelf_.List(tags));
   std::vector<std::string> names;
-  for (const Entry& entry : entries) names.push_back(entry.name);
-  if (!names.empty()) return names;
+  uint64_t rows = 0;
+  for (const Entry& entry : entries) {
+    names.push_back(entry.name);
+    rows += entry.summary.rows;
+  }
+  if (rows > 0) return names;
+  if (!names.empty())
+    return Fail(
+        Code::kFailedPrecondition,
+        fmt::format("the files with one of the tags [{}] have no rows: {}{}", fmt::join(tags, ", "),
+                    names.front(),
+                    names.size() == 1 ? "" : fmt::format(" and {} more", names.size() - 1)));
+  UMBEL_ASSIGN(const auto damaged, shelf_.Damaged(tags));
+  if (!damaged.empty())
+    return Fail(
+        Code::kDataLoss,
+        fmt::format("no file with one of the tags [{}] can be read: {}{}", fmt::join(tags, ", "),
+                    damaged.front(),
+                    damaged.size() == 1 ? "" : fmt::format("; and {} more", damaged.size() - 1)));
   UMBEL_ASSIGN(const auto there, shelf_.Tags());
   std::string text;
   size_t shown = 0;

@@ -86,6 +86,17 @@ Result<std::vector<Entry>> Shelf::List(const std::vector<std::string>& tags) {
   return entries;
 }
 
+Result<std::vector<std::string>> Shelf::Damaged(const std::vector<std::string>& tags) {
+  UMBEL_ASSIGN(const std::vector<std::string> names, Names());
+  std::vector<std::string> reasons;
+  for (const std::string& name : names) {
+    if (std::find(tags.begin(), tags.end(), dataset::TagOf(name)) == tags.end()) continue;
+    const auto summary = Look(name);
+    if (summary && !summary->ok()) reasons.push_back(summary->error().message);
+  }
+  return reasons;
+}
+
 Result<Entry> Shelf::Find(std::string_view asked) {
   UMBEL_TRY(dataset::CheckFileName(asked));
   const std::string name(asked);

@@ -41,6 +41,8 @@ class Shelf {
   /// Files with one of these tags, by name. What is no readable Parquet file is left out, and
   /// logged once.
   Result<std::vector<Entry>> List(const std::vector<std::string>& tags);
+  /// Why files with one of these tags are left out: a sentence each, with the file's name.
+  Result<std::vector<std::string>> Damaged(const std::vector<std::string>& tags);
   /// errors  kInvalidArgument: no file can have this name; kNotFound; kDataLoss: damaged.
   Result<Entry> Find(std::string_view name);
   /// How many readable files there are of each tag.

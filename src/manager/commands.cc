@@ -110,7 +110,8 @@ InstanceSpec BuilderSpec(const Options& options, const Project& project, const S
                          const Service& service) {
   InstanceSpec spec = Step(options, project, sla, service, 0, options.python, "build");
   spec.arguments.insert(spec.arguments.end(), {"--commit", project.commit, "--environments",
-                                               options.state + "/environments"});
+                                               options.state + "/environments", "--import-seconds",
+                                               std::to_string(options.limits.import.count())});
   // What uv needs of ours: its settings, its cache, proxies.
   spec.environment = ChildEnvironment();
   AddVariables(spec, options, sla);

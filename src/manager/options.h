@@ -11,6 +11,7 @@ namespace umbel::manager {
 struct Limits {
   std::chrono::seconds prepare{std::chrono::minutes(20)};
   std::chrono::seconds build{std::chrono::minutes(90)};
+  std::chrono::seconds import{std::chrono::minutes(2)};   // of a repository's code
   std::chrono::seconds deploy{std::chrono::minutes(15)};  // once all actors have their place
   std::chrono::seconds round{std::chrono::hours(1)};      // one phase's wait for replies
   std::chrono::seconds record{std::chrono::minutes(30)};

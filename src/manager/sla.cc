@@ -179,7 +179,10 @@ Status ReadTraining(Fields training, Sla* sla) {
   UMBEL_TRY(OneOf(training, "mode", mode, {"classic", "hierarchical"}));
   if (mode == "hierarchical")
     return training.Bad("mode", "hierarchical is not served by this version: use classic");
-  UMBEL_TRY(training.Texts("data_tags", &sla->data_tags, 128));
+  UMBEL_TRY(training.Texts("data_tags", &sla->data_tags, dataset::kTagBytesMax));
+  for (const std::string& tag : sla->data_tags)
+    if (const Status fits = dataset::CheckTag(tag); !fits.ok())
+      return training.Bad("data_tags", fits.error().message);
   UMBEL_TRY(training.Number("training_cycles", &sla->cycles, 1, kRoundsMax));
   UMBEL_TRY(training.Number("training_rounds", &sla->rounds, 1, kRoundsMax));
   UMBEL_TRY(training.Number("min_available_clients", &sla->min_available, 1, kClientsMax));

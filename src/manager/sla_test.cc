@@ -103,6 +103,8 @@ TEST(Sla, NamesFieldValueAndRule) {
       {"/training_configuration/data_tags",
        {""},
        "training_configuration.data_tags[0]: \"\" is not"},
+      {"/training_configuration/data_tags", {"../x"}, "training_configuration.data_tags: "},
+      {"/training_configuration/data_tags", {"a,b"}, "training_configuration.data_tags: "},
       {"/post_training_steps", {"deploy"}, "post_training_steps: 'deploy' is not one of"},
       {"/resource_constraints/memory", -1, "resource_constraints.memory: -1 is not in 1 to"},
       {"/resource_constraints/vcpus", 0.5, "resource_constraints.vcpus: 0.5 is not in 1 to"},

@@ -31,6 +31,17 @@ def up(request, tmp_path):
     one.remove_all()
 
 
+@pytest.fixture(scope="module")
+def shared_up(request, tmp_path_factory):
+    """An `umbel up` for all tests of a module, with the flags in its UP."""
+    if not have_umbel():
+        pytest.skip("umbel is not built")
+    one = Up(tmp_path_factory.mktemp("shared") / "up", **getattr(request.module, "UP", {}))
+    one.start()
+    yield one
+    one.remove_all()
+
+
 def sla(repository, **changes):
     """FLOps's base case."""
     return {

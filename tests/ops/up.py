@@ -27,9 +27,17 @@ MLFLOW = REPO / ".venv-mlflow" / "bin" / "python"
 SAME_COMMIT = {f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
 
 
-def make_repository(source: Path, target: Path) -> str:
-    """A git repository with the files of `source`; its only commit, which is always the same."""
+def make_repository(source: Path, target: Path, **files: str | None) -> str:
+    """A git repository with the files of `source`; its only commit, which is always the same.
+
+    files  others in their place, by the name without its end; None takes one away
+    """
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in files.items():
+        path = target / f"{name}.{'yaml' if name == 'conda' else 'py'}"
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
     git = ["git", "-C", str(target), "-c", "user.name=Umbel", "-c", "user.email=umbel@example.org"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "example"]):
         subprocess.run([*git, *command], check=True, env=os.environ | SAME_COMMIT)
@@ -64,8 +72,9 @@ class Up:
 
     def start(self) -> None:
         command = [str(umbel_bin()), "up", "--state", str(self.state), "--port", str(self.port)]
-        for name, value in self.flags.items():
-            command += [f"--{name}", str(value)]
+        for name, values in self.flags.items():
+            for value in values if isinstance(values, list) else [values]:
+                command += [f"--{name}", str(value)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_until("umbel up answers", self._answers, 30)
@@ -154,17 +163,90 @@ class Up:
             timeout=900,
         )
 
-    def processes(self) -> list[psutil.Process]:
-        """All that this state folder has to do with, by command line or environment."""
+    @contextlib.contextmanager
+    def held(self, project: str):
+        """Learners of digits that come to train wait meanwhile."""
+        file = self.state / "projects" / project / "hold"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        yield
+        file.unlink()
+
+    def keepers(self) -> dict[str, psutil.Process]:
+        """By the name of the instance that each keeps."""
+        found = {}
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if words[1:3] == ["keeper", "--folder"] and words[3].startswith(str(self.state)):
+                found[Path(words[3]).name.partition("-")[2]] = process
+        return found
+
+    def instance(self, prefix: str) -> psutil.Process | None:
+        """The process of an instance, if one lives whose name begins so."""
+        for name, keeper in sorted(self.keepers().items()):
+            with contextlib.suppress(psutil.Error):
+                if name.startswith(prefix):
+                    return next(iter(keeper.children()), None)
+        return None
+
+    def kill_instance(self, prefix: str, seconds: float = 120) -> str:
+        """Kills one as soon as it lives; what was killed."""
+
+        def find() -> str | None:
+            process = self.instance(prefix)
+            with contextlib.suppress(psutil.Error):
+                if process is not None:
+                    words = " ".join(process.cmdline()[:6])
+                    process.kill()
+                    return words
+            return None
+
+        return wait_until(f"{prefix} lives", find, seconds, 0.02)
+
+    def orphans(self) -> list[str]:
+        """Processes of this state folder that nobody keeps, and keepers of what is no instance."""
+        listed = {
+            instance["name"]
+            for service in self.get("services")["services"]
+            for instance in service["instances"]
+        }
+        keepers = self.keepers()
+        known = {self.process.pid} if self.process else set()
+        for name, keeper in keepers.items():
+            if name in listed:
+                known.add(keeper.pid)
+                with contextlib.suppress(psutil.Error):
+                    known.update(child.pid for child in keeper.children(recursive=True))
+        left = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if process.pid not in known and process.status() != psutil.STATUS_ZOMBIE:
+                    left.append(f"{process.pid}: {' '.join(process.cmdline())[:200]}")
+        return left
+
+    def processes(self, about: str = "") -> list[psutil.Process]:
+        """All that have to do with this state folder and name `about`, such as a project's id: in
+        their command line, environment or folder."""
         found = []
         for process in psutil.process_iter(["pid", "cmdline"]):
             if process.pid == os.getpid():
                 continue
-            with contextlib.suppress(psutil.Error):
-                words = " ".join(process.info["cmdline"] or [])
-                if str(self.state) in words:
+            with contextlib.suppress(psutil.Error, OSError):
+                words = [*(process.info["cmdline"] or []), process.cwd()]
+                words += process.environ().values()
+                known = "\n".join(words)
+                if str(self.state) in known and about in known:
                     found.append(process)
         return found
+
+    def gone(self, project: str) -> bool:
+        """Nothing of the project runs any more, but what serves its model."""
+        service = self.project(project)["app_name"].removeprefix("proj")
+        names = [each["name"] for each in self.get("services")["services"]]
+        kinds = ("aggr", "aggrmodel", "flearner")
+        deployed = [f"{kind}{service}" for kind in kinds if f"{kind}{service}" in names]
+        left = [p for p in self.processes(project) if "models serve" not in " ".join(p.cmdline())]
+        return not deployed and not left
 
     def remove_all(self) -> None:
         """Ends what a failed test has left; only what names this state folder."""
