@@ -50,6 +50,15 @@ class Bell final : public Wakeable {
   bool rung_ = false;
 };
 
+/// The machine's monotonic clock: setting the time does not move it.
+class Timer final : public Clock {
+ public:
+  WallTime Now() const override {
+    const auto passed = std::chrono::steady_clock::now().time_since_epoch();
+    return WallTime(std::chrono::duration_cast<Micros>(passed));
+  }
+};
+
 /// Kept for what has no process: an observer is its project's log.
 Instance ObserverInstance(const Service& service) {
   Instance instance;
@@ -88,8 +97,8 @@ class ManagerImpl final : public Manager {
     for (const char* folder : {"projects", "logs", "secrets", "tracking", "environments", "mocks"})
       UMBEL_TRY(MakeDirectories(options_.state + "/" + folder));
     UMBEL_ASSIGN(store_, Store::Open(options_.state + "/manager.db"));
-    reconciler_ = std::make_unique<Reconciler>(
-        Reconciler::Parts{options_, *store_, ground_, peers_, jobs_, clock_, rng_, ids_, bell_});
+    reconciler_ = std::make_unique<Reconciler>(Reconciler::Parts{
+        options_, *store_, ground_, peers_, jobs_, clock_, timer_, rng_, ids_, bell_});
     UMBEL_TRY(reconciler_->Begin());
     ground_.Watch(bell_);
     thread_ = std::jthread([this](std::stop_token stop) { Reconcile(std::move(stop)); });
@@ -299,7 +308,7 @@ class ManagerImpl final : public Manager {
         LogError("reconciling was interrupted", {{"error", next.error().message}});
         wait = kTroublePause;
       } else if (*next) {
-        wait = std::clamp<std::chrono::microseconds>(**next - clock_.Now(), Micros(0), kLookAgain);
+        wait = std::clamp<std::chrono::microseconds>(**next - timer_.Now(), Micros(0), kLookAgain);
       }
       if (wait.count() > 0) bell_->Wait(wait, stop);
     }
@@ -415,6 +424,7 @@ class ManagerImpl final : public Manager {
   const Options options_;
   orchestrator::Ground& ground_;
   const Clock& clock_;
+  const Timer timer_;
   ObjectIds ids_;
   const std::shared_ptr<Bell> bell_ = std::make_shared<Bell>();
   std::unique_ptr<LockFile> lock_;

@@ -64,7 +64,7 @@ Reconciler::Moved Reconciler::SyncInstances() {
                                                                    : InstanceState::kFailed;
         trouble.detail = applied.error().message;
         trouble.since = instance.since;
-        LookAgainAt(Now() + kGroundPause);
+        LookAgainAt(Timer() + kGroundPause);
         UMBEL_ASSIGN(const bool noted, NoteStatus(instance, trouble));
         moved = moved || noted;
         continue;
@@ -168,10 +168,11 @@ Reconciler::Moved Reconciler::RemoveInstance(const Instance& instance) {
     if (removed->error().code == Code::kCancelled) return Fail(removed->error());
     LogWarn("an instance cannot be removed",
             {{"instance", name}, {"error", removed->error().message}});
-    LookAgainAt(Now() + kGroundPause);
+    LookAgainAt(Timer() + kGroundPause);
     return false;
   }
   applied_.erase(name);
+  begun_.erase(name);
   UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
     UMBEL_TRY(DeleteInstance(db, instance.service_id, instance.number));
     // Others may have gone since the last look.
@@ -210,7 +211,7 @@ Reconciler::Moved Reconciler::DropStrangers() {
     };
     const auto removed = p_.jobs.Run<bool>("remove/" + name, work);
     if (removed && removed->ok()) moved = true;
-    if (removed && !removed->ok()) LookAgainAt(Now() + kGroundPause);
+    if (removed && !removed->ok()) LookAgainAt(Timer() + kGroundPause);
   }
   return moved;
 }
@@ -334,7 +335,7 @@ Reconciler::Moved Reconciler::EnsureTracking() {
         mlflow_trouble_ = python->error().message;
         mlflow_words_.With([&](std::string& words) { words = mlflow_trouble_; });
         LogWarn("no environment with MLflow", {{"error", mlflow_trouble_}});
-        retries_["mlflow"] = {0, Now() + std::chrono::minutes(5)};
+        retries_["mlflow"] = {0, Timer() + std::chrono::minutes(5)};
         LookAgainAt(retries_["mlflow"].at);
         continue;
       }

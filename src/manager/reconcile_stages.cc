@@ -22,6 +22,11 @@ const std::set<Kind> kActors = {Kind::kBuilder, Kind::kModel, Kind::kAggregator,
 
 constexpr std::chrono::seconds kAnswerLimit{60};
 constexpr uint32_t kNoLimit = ~0u;  // of retries: a deadline ends it
+constexpr uint32_t kStepRetries = 3;
+
+std::string KeyOf(const Project& project, const std::string& step) {
+  return fmt::format("project/{}/step/{}", project.id, step);
+}
 
 std::string Number(double value) {
   return std::isnan(value) ? "not measured" : fmt::format("{:.6g}", value);
@@ -38,18 +43,7 @@ std::string Reconciler::TrackingUrl(const Service& service) {
   return fmt::format("http://127.0.0.1:{}", service.port);
 }
 
-Status Reconciler::Begin() {
-  UMBEL_TRY(Look());
-  // Time that nobody was there is held against nobody.
-  return p_.store.Write([&](Connection& db) -> Status {
-    for (Project project : view_.projects) {
-      if (!project.live()) continue;
-      project.stage_since = Now();
-      UMBEL_TRY(UpdateProject(db, project));
-    }
-    return {};
-  });
-}
+Status Reconciler::Begin() { return Look(); }
 
 Status Reconciler::Look() {
   return p_.store.Read([&](Connection& db) -> Status {
@@ -174,7 +168,7 @@ Reconciler::Moved Reconciler::StepPrepare(Project& project, const Sla& sla) {
 Reconciler::StepEnd Reconciler::EndOfStep(const Project& project, const Service& service,
                                           uint32_t number, const std::string& step) {
   const Instance* instance = FindInstance(service, number);
-  if (!instance ||
+  if (!instance || !instance->wanted ||
       (instance->state != InstanceState::kCompleted && instance->state != InstanceState::kFailed))
     return {};
   StepEnd end;
@@ -185,9 +179,11 @@ Reconciler::StepEnd Reconciler::EndOfStep(const Project& project, const Service&
   const auto error = result.is_object() ? result.find("error") : result.end();
   if (result.is_object() && error != result.end() && error->is_string()) {
     end.error = error->get<std::string>();
+    end.passes = result.value("passes", false);
   } else if (instance->state == InstanceState::kFailed) {
     const std::string last = LastLines(instance->name);
     end.error = fmt::format("{}{}{}", instance->detail, last.empty() ? "" : ":\n", last);
+    end.passes = true;  // it left no word of its own: somebody else ended it
   } else if (!result.is_object()) {
     end.error = fmt::format("it ended well and left no result in {}", path);
   } else {
@@ -196,6 +192,8 @@ Reconciler::StepEnd Reconciler::EndOfStep(const Project& project, const Service&
   if (!end.error.empty())
     end.error = fmt::format("{} on {}: {}", instance->name,
                             instance->node.empty() ? "no node" : instance->node, end.error);
+  else
+    retries_.erase(KeyOf(project, step));
   return end;
 }
 
@@ -208,27 +206,44 @@ Reconciler::Moved Reconciler::BeginStep(const Project& project, const std::strin
   return EnsureInstance(service, spec, number, words);
 }
 
+bool Reconciler::MayStep(const Project& project, const std::string& step) {
+  return MayTry(KeyOf(project, step));
+}
+
+Reconciler::Moved Reconciler::AfterFailure(Project& project, const Service& service,
+                                           const std::string& step, const StepEnd& end) {
+  const Error error{Code::kUnavailable, end.error, 0};
+  if (!end.passes || !TryLater(KeyOf(project, step), error, kStepRetries))
+    return FailProject(project,
+                       (service.kind == Kind::kBuilder ? "Builder failed. " : "") + end.error);
+  Told told;
+  told.entries.push_back(Say(project, Level::kWarn, end.error + "; it is tried again"));
+  UMBEL_TRY(Save(project, told));
+  return WantNothing(project, {service.kind});
+}
+
 Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
   const json facts = json::parse(project.environment, nullptr, false);
   if (!facts.is_object() || !Exists(facts.value("python", "")) || !Exists(facts.value("fab", ""))) {
     UMBEL_ASSIGN(const Service* const builder, EnsureService(project, Kind::kBuilder, 0));
     if (!builder) return true;
-    if (!FindInstance(*builder, 0) && SweepsEnvironments())
-      return Wait(project, "for old environments to be removed");
-    if (!FindInstance(*builder, 0))
+    if (!FindInstance(*builder, 0)) {
+      if (SweepsEnvironments()) return Wait(project, "for old environments to be removed");
+      if (!MayStep(project, "build")) return Wait(project, "to build the environment again");
       return BeginStep(project, "build", *builder, BuilderSpec(p_.options, project, sla, *builder),
                        0, sla.verbose ? "New Builder service created & deployed\n" : "");
+    }
     const StepEnd end = EndOfStep(project, *builder, 0, "build");
     if (!end.done) {
       const Instance* instance = FindInstance(*builder, 0);
       if (instance->state == InstanceState::kWaiting)
         return Wait(project, fmt::format("for room for {}: {}", instance->name, instance->detail));
-      if (Overdue(project, p_.options.limits.build, instance->since))
+      if (Overdue(project, p_.options.limits.build, SinceWhen(*instance)))
         return FailProject(project, fmt::format("{} on {} was not done after {} s", instance->name,
                                                 instance->node, p_.options.limits.build.count()));
       return Wait(project, "for the environment");
     }
-    if (!end.error.empty()) return FailProject(project, "Builder failed. " + end.error);
+    if (!end.error.empty()) return AfterFailure(project, *builder, "build", end);
     project.environment = end.json;
     const json made = json::parse(end.json);
     Told told;
@@ -245,19 +260,21 @@ Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
     if (dropped) return true;
     UMBEL_ASSIGN(const Service* const model, EnsureService(project, Kind::kModel, 0));
     if (!model) return true;
-    if (!FindInstance(*model, 0))
+    if (!FindInstance(*model, 0)) {
+      if (!MayStep(project, "initial")) return Wait(project, "to make the initial model again");
       return BeginStep(project, "initial", *model, InitialSpec(p_.options, project, sla, *model),
                        0);
+    }
     const StepEnd end = EndOfStep(project, *model, 0, "initial");
     if (!end.done) {
       const Instance* instance = FindInstance(*model, 0);
-      if (Overdue(project, p_.options.limits.build, instance->since))
+      if (Overdue(project, p_.options.limits.build, SinceWhen(*instance)))
         return FailProject(project,
                            fmt::format("{} on {} gave no initial model in {} s", instance->name,
                                        instance->node, p_.options.limits.build.count()));
       return Wait(project, "for the initial model");
     }
-    if (!end.error.empty()) return FailProject(project, end.error);
+    if (!end.error.empty()) return AfterFailure(project, *model, "initial", end);
     project.initial = FolderOfStep(p_.options, project.id, "initial") + "/initial.npz";
     if (!Exists(project.initial))
       return FailProject(project, fmt::format("{}.0 left no model", model->name));
@@ -377,7 +394,7 @@ Reconciler::Moved Reconciler::StepDeploy(Project& project, const Sla& sla) {
     for (const Instance* instance : InstancesOf(*service)) {
       if (instance->state == InstanceState::kWaiting)
         return Wait(project, fmt::format("for room for {}: {}", instance->name, instance->detail));
-      since = std::max(since, instance->since);
+      since = std::max(since, SinceWhen(*instance));
     }
   }
   if (Overdue(project, p_.options.limits.deploy, since)) {
@@ -404,7 +421,7 @@ Reconciler::Moved Reconciler::StepDeploy(Project& project, const Sla& sla) {
       kNoLimit);
   if (online && !online->ok()) return FailProject(project, online->error().message);
   if (!online || **online < sla.min_available) {
-    if (online) LookAgainAt(Now());
+    if (online) LookAgainAt(Timer());
     return Wait(project, fmt::format("for {} learners to connect", sla.min_available));
   }
   Told told;
@@ -468,12 +485,13 @@ Reconciler::Moved Reconciler::StepRecord(Project& project, const Sla& sla) {
     UMBEL_ASSIGN(const Service* const model, EnsureService(project, Kind::kModel, 0));
     if (!model) return true;
     if (!FindInstance(*model, 1)) {
+      if (!MayStep(project, "log")) return Wait(project, "to log the model again");
       const LogWish wish{TrackingUrl(*tracking), tracking->port, *run};
       return BeginStep(project, "log", *model, LogSpec(p_.options, project, sla, *model, wish), 1);
     }
     const StepEnd end = EndOfStep(project, *model, 1, "log");
     if (!end.done) return Wait(project, "for the model to be logged");
-    if (!end.error.empty()) return FailProject(project, end.error);
+    if (!end.error.empty()) return AfterFailure(project, *model, "log", end);
     json facts = json::parse(end.json);
     facts["run_id"] = *run;
     facts["experiment_id"] = tracker->ExperimentIdOf(key).value_or("");

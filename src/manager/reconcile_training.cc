@@ -202,7 +202,7 @@ Reconciler::Moved Reconciler::StepTrain(Project& project, const Sla& sla) {
   }
   if (!(*seen)->records.empty()) return TakeRecords(project, sla, **seen);
   if ((*seen)->finished) return FinishRun(project, **seen);
-  LookAgainAt(Now());
+  LookAgainAt(Timer());
   return false;
 }
 
@@ -255,7 +255,7 @@ Reconciler::Moved Reconciler::TakeRecords(Project& project, const Sla& sla, cons
     UMBEL_TRY(TellTracker(*tracker, project, sla, record, round,
                           SampleAggregator(project, FromUnixSeconds(record.at), record.round)));
   }
-  heard_[project.id] = Now();
+  heard_[project.id] = Timer();
   project.waiting.clear();
   UMBEL_TRY(p_.store.Write([&](Connection& db) -> Status {
     UMBEL_ASSIGN(const auto now, FindProject(db, project.id));
@@ -273,15 +273,21 @@ Reconciler::Moved Reconciler::TakeRecords(Project& project, const Sla& sla, cons
 Reconciler::Moved Reconciler::FinishRun(Project& project, const Seen& seen) {
   UMBEL_TRY(EndRounds(project, seen.well ? "FINISHED" : "FAILED"));
   std::string why;
-  if (!seen.well)
+  if (!seen.well) {
+    const size_t end = seen.outcome.find_last_not_of('.') + 1;
     why = fmt::format(
         "the rounds ended without a model: {}. What learners said stands above and "
         "in the log of their service",
-        seen.outcome);
-  else if (project.best_round == 0)
-    why =
+        seen.outcome.substr(0, end));
+  } else if (project.best_round == 0) {
+    UMBEL_ASSIGN(const auto trouble, p_.store.Read([&](Connection& db) {
+      return LastEntry(db, project.id, Stage::kTrain, Level::kWarn);
+    }));
+    why = fmt::format(
         "no round has an accuracy that is a number: evaluate_model() has to return (loss, "
-        "accuracy, n)";
+        "accuracy, n){}{}",
+        trouble ? "; " : "", trouble.value_or(""));
+  }
   if (!why.empty()) {
     ForgetRun(project);
     return FailProject(project, why);

@@ -90,10 +90,22 @@ void Reconciler::LookAgainAt(WallTime at) {
 }
 
 bool Reconciler::Overdue(const Project& project, std::chrono::seconds limit, WallTime since) {
-  const WallTime until = std::max(project.stage_since, since) + limit;
-  if (Now() >= until) return true;
+  const WallTime until =
+      std::max(SinceWhen(project.id, std::string(Name(project.stage))), since) + limit;
+  if (Timer() >= until) return true;
   LookAgainAt(until);
   return false;
+}
+
+WallTime Reconciler::SinceWhen(const std::string& key, const std::string& what) {
+  Begun& begun = begun_[key];
+  if (begun.what != what) begun = {what, Timer()};
+  return begun.at;
+}
+
+WallTime Reconciler::SinceWhen(const Instance& instance) {
+  return SinceWhen(instance.name,
+                   fmt::format("{}/{}", static_cast<int>(instance.state), instance.starts));
 }
 
 void Reconciler::CancelJobs(const Project& project) {
@@ -101,12 +113,13 @@ void Reconciler::CancelJobs(const Project& project) {
   p_.jobs.Cancel(prefix);
   std::erase_if(retries_, [&](const auto& retry) { return retry.first.starts_with(prefix); });
   heard_.erase(project.id);
+  begun_.erase(project.id);
   samplers_.erase(project.id);
 }
 
 bool Reconciler::MayTry(const std::string& name) {
   const auto found = retries_.find(name);
-  if (found == retries_.end() || Now() >= found->second.at) return true;
+  if (found == retries_.end() || Timer() >= found->second.at) return true;
   LookAgainAt(found->second.at);
   return false;
 }
@@ -115,7 +128,7 @@ bool Reconciler::TryLater(const std::string& name, const Error& error, uint32_t 
   if (!Passes(error)) return false;
   Retry& retry = retries_[name];
   if (retry.count >= retries) return false;
-  retry.at = Now() + std::min(kPauseMin * (int64_t{1} << std::min(retry.count, 10u)), kPauseMax);
+  retry.at = Timer() + std::min(kPauseMin * (int64_t{1} << std::min(retry.count, 10u)), kPauseMax);
   ++retry.count;
   LookAgainAt(retry.at);
   LogInfo("to be tried again",

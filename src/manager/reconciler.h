@@ -38,6 +38,7 @@ class Reconciler {
     Peers& peers;
     Jobs& jobs;
     const Clock& clock;
+    const Clock& timer;  // never jumps; only differences of its times say something
     Rng& rng;
     ObjectIds& ids;
     std::shared_ptr<Wakeable> waker;  // of whoever calls Pass()
@@ -46,8 +47,8 @@ class Reconciler {
 
   /// Once, before the first Pass: what an earlier process left is taken up.
   Status Begin();
-  /// Looks at everything until nothing moves. When to look again at the latest; nullopt: when
-  /// woken. errors  the store's and the tracker's: nothing is lost, try again.
+  /// Looks at everything until nothing moves. When to look again at the latest, by the timer;
+  /// nullopt: when woken. errors  the store's and the tracker's: nothing is lost, try again.
   Result<std::optional<WallTime>> Pass();
 
   static std::string TrackingUrl(const Service& service);
@@ -71,6 +72,8 @@ class Reconciler {
 
   Status Look();
   WallTime Now() const { return p_.clock.Now(); }
+  /// For deadlines and pauses: whoever sets the machine's clock ends none of them.
+  WallTime Timer() const { return p_.timer.Now(); }
   void LookAgainAt(WallTime at);
   const Service* FindService(Kind kind, const Project& project) const;
   const Service* FindTracking(const std::string& customer) const;
@@ -120,9 +123,15 @@ class Reconciler {
     bool done = false;
     std::string json;
     std::string error;
+    bool passes = false;  // the error: another time may go better
   };
   StepEnd EndOfStep(const Project& project, const Service& service, uint32_t number,
                     const std::string& step);
+  /// Whether it is time for the step, which may have been broken off before.
+  bool MayStep(const Project& project, const std::string& step);
+  /// What has become of a step that ended with an error: it is tried again, or the project fails.
+  Moved AfterFailure(Project& project, const Service& service, const std::string& step,
+                     const StepEnd& end);
 
   // reconcile_data.cc
   const Service* FindData(const std::string& node) const;
@@ -163,7 +172,12 @@ class Reconciler {
   Moved Wait(Project& project, const std::string& what);
   Moved FailProject(Project& project, const std::string& why);
   std::string LastLines(const std::string& instance);
+  /// since  by the timer; the later of it and the stage's begin counts
   bool Overdue(const Project& project, std::chrono::seconds limit, WallTime since);
+  /// Since when this is so of `key`, as far as this process has seen it: time that nobody was there
+  /// is held against nobody.
+  WallTime SinceWhen(const std::string& key, const std::string& what);
+  WallTime SinceWhen(const Instance& instance);
 
   /// A job's result, once; what may go better another time is tried again a few times.
   template <typename T>
@@ -189,6 +203,11 @@ class Reconciler {
   std::set<std::string> healthy_;  // servers that have answered
   WallTime next_sweep_{};          // of environments
   std::map<std::string, std::unique_ptr<tracking::Tracker>> trackers_;  // by customer
+  struct Begun {
+    std::string what;
+    WallTime at{};
+  };
+  std::map<std::string, Begun> begun_;     // by project and instance
   std::map<std::string, WallTime> heard_;  // when a project's aggregator said something last
   std::map<std::string, tracking::ProcessMetrics> samplers_;  // by project
   std::string mlflow_;                                        // Python with MLflow

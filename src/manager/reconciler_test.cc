@@ -106,6 +106,79 @@ TEST(Reconciler, AFailedStepIsToldAndUndeployed) {
   }
 }
 
+/// Time passes, and what waits for it goes on.
+void SettleFor(World& world, int minutes) {
+  for (int i = 0; i < minutes; ++i) {
+    world.Settle();
+    world.clock().Advance(std::chrono::minutes(1));
+  }
+  world.Settle();
+}
+
+TEST(Reconciler, NoDeadlineEndsByTheClocksBeingSet) {
+  for (const std::chrono::hours by :
+       {std::chrono::hours(24 * 365), std::chrono::hours(-24 * 365)}) {
+    World world;
+    world.rounds.online = 0;
+    const std::string id = world.Submit();
+    world.Settle();
+    ASSERT_EQ(world.Find(id)->stage, Stage::kDeploy);
+    world.clock().Jump(by);
+    world.Settle();
+    EXPECT_EQ(world.Find(id)->stage, Stage::kDeploy);
+    // What is to be tried again is, and what is overdue is told, whatever the clock says.
+    world.rounds.online = 100;
+    world.rounds.visible = 1;
+    SettleFor(world, 1);
+    ASSERT_EQ(world.Find(id)->stage, Stage::kTrain);
+    world.clock().Jump(-by);
+    world.Settle();
+    EXPECT_EQ(world.Find(id)->stage, Stage::kTrain);
+    world.clock().Advance(world.options().limits.round + std::chrono::hours(1));
+    world.Settle();
+    EXPECT_EQ(world.Find(id)->stage, Stage::kFailed);
+    ExpectHas(world.Find(id)->failure, "nothing came of the rounds");
+  }
+}
+
+TEST(Reconciler, AStepThatSomebodyKillsIsTriedAgain) {
+  for (const char* step : {"build", "initial", "log"}) {
+    SCOPED_TRACE(step);
+    World world;
+    world.killed[step] = 2;
+    const std::string id = world.Submit();
+    SettleFor(world, 5);
+    ExpectDone(world, id);
+    ExpectHas(Joined(world.Timeline(id)), "(Killed); it is tried again");
+  }
+}
+
+TEST(Reconciler, AStepThatIsKilledAgainAndAgainFailsInWords) {
+  for (const char* step : {"build", "initial", "log"}) {
+    SCOPED_TRACE(step);
+    World world;
+    world.killed[step] = 100;
+    const std::string id = world.Submit();
+    SettleFor(world, 20);
+    EXPECT_EQ(world.Find(id)->stage, Stage::kFailed);
+    ExpectHas(world.Find(id)->failure, "ended by signal 9 (Killed)");
+    EXPECT_EQ(world.killed[step], 96);
+    EXPECT_EQ(world.OnGround(), (Names{"tracking"}));
+  }
+}
+
+TEST(Reconciler, ATrackingServerThatIsAwayDelaysTheModel) {
+  World world;
+  world.errors["log"] = "logging the model failed: nobody answers";
+  world.passing = true;
+  const std::string id = world.Submit();
+  world.Settle();
+  EXPECT_EQ(world.Find(id)->stage, Stage::kRecord);
+  world.errors.clear();
+  SettleFor(world, 2);
+  ExpectDone(world, id);
+}
+
 TEST(Reconciler, ABadRepositoryEndsAtOnceAPassingTroubleIsTriedAgain) {
   World world;
   world.rounds.fetch = Fail(Code::kNotFound, "ml_repo_url: no such repository");

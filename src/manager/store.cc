@@ -188,6 +188,16 @@ Result<std::vector<Entry>> ListEntries(Connection& db, std::string_view project,
   }
 }
 
+Result<std::optional<std::string>> LastEntry(Connection& db, std::string_view project, Stage stage,
+                                             Level level) {
+  store::Query query(db,
+                     "SELECT text FROM timeline WHERE project = ? AND stage = ? AND level = ? "
+                     "ORDER BY sequence DESC LIMIT 1",
+                     project, static_cast<int>(stage), static_cast<int>(level));
+  UMBEL_ASSIGN(const bool row, query.Next());
+  return row ? std::optional(query.Bytes(0)) : std::nullopt;
+}
+
 Status AddWords(Connection& db, const std::string& project, const std::string& text) {
   if (text.empty()) return {};
   // Lengths in bytes: as blobs.

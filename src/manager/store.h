@@ -81,6 +81,9 @@ Result<std::vector<Instance>> ListInstances(Connection& db);
 Status AddEntry(Connection& db, const std::string& project, const Entry& entry);
 Result<std::vector<Entry>> ListEntries(Connection& db, std::string_view project, uint64_t after,
                                        uint64_t limit);
+/// The newest of this stage and level.
+Result<std::optional<std::string>> LastEntry(Connection& db, std::string_view project, Stage stage,
+                                             Level level);
 
 /// The observer's log, as one text.
 Status AddWords(Connection& db, const std::string& project, const std::string& text);

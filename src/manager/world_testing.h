@@ -330,10 +330,22 @@ class FakePeers final : public Peers {
   const std::string folder_;
 };
 
+/// Time that passes for everybody, and the machine's clock, which somebody may set.
+struct Times {
+  FakeClock wall;
+  FakeClock timer{WallTime(std::chrono::seconds(1000))};
+
+  void Advance(Micros by) {
+    wall.Advance(by);
+    timer.Advance(by);
+  }
+  void Jump(Micros by) { wall.Advance(by); }
+};
+
 class World {
  public:
   explicit World(std::vector<orchestrator::Node> nodes = FakeGround::DefaultNodes())
-      : ground_(clock_, std::move(nodes)) {
+      : ground_(clock_.wall, std::move(nodes)) {
     options_.state = dir_.path();
     options_.program = "/bin/umbel";
     options_.python = "/bin/python";
@@ -360,8 +372,9 @@ class World {
     peers_ = std::make_unique<FakePeers>(rounds, mlflow, data, life_, dir_.path());
     jobs_ = std::make_unique<Jobs>([] {}, true);
     dying_ = std::make_unique<DyingGround>(ground_, life_);
-    reconciler_ = std::make_unique<Reconciler>(Reconciler::Parts{
-        options_, *store_, *dying_, *peers_, *jobs_, clock_, rng_, ids_, nullptr});
+    reconciler_ = std::make_unique<Reconciler>(
+        Reconciler::Parts{options_, *store_, *dying_, *peers_, *jobs_, clock_.wall, clock_.timer,
+                          rng_, ids_, nullptr});
     static_cast<void>(reconciler_->Begin());
   }
 
@@ -378,7 +391,7 @@ class World {
     project.sla = ToJson(*sla);
     project.app_id = ids_.Next();
     project.app_name = "proj" + ShortHash(project.id);
-    project.stage_since = clock_.Now();
+    project.stage_since = clock_.wall.Now();
     UMBEL_CHECK(
         store_
             ->Write([&](Connection& db) -> Status {
@@ -394,7 +407,7 @@ class World {
     for (int i = 0; i < 1000; ++i) {
       const auto next = reconciler_->Pass();
       if (next.ok() && !life_.dead()) {
-        if (!*next || **next > clock_.Now()) return;
+        if (!*next || **next > clock_.timer.Now()) return;
         continue;
       }
       UMBEL_CHECK(life_.dead());
@@ -439,7 +452,7 @@ class World {
   }
 
   FakeGround& ground() { return ground_; }
-  FakeClock& clock() { return clock_; }
+  Times& clock() { return clock_; }
   Life& life() { return life_; }
   Store& store() { return *store_; }
   Options& options() { return options_; }
@@ -455,6 +468,8 @@ class World {
   Data data;
   std::map<std::string, int> logged;          // MLflow's run -> models in it
   std::map<std::string, std::string> errors;  // step -> what it fails with
+  bool passing = false;                       // another time it may go better
+  std::map<std::string, int> killed;          // step -> how often somebody ends it
   bool hang = false;                          // Python steps do not end
 
  private:
@@ -473,8 +488,14 @@ class World {
     if (spec.arguments.size() < 4 || spec.arguments[2] != "umbel.flops" || hang) return;
     const std::string step = spec.arguments[3];
     nlohmann::json result = nlohmann::json::object();
+    if (killed[step] > 0) {
+      --killed[step];
+      ground.End(spec.name, 137, "ended by signal 9 (Killed)");
+      return;
+    }
     if (errors.contains(step)) {
-      Write(After(spec, "--out"), nlohmann::json{{"error", errors[step]}}.dump());
+      Write(After(spec, "--out"),
+            nlohmann::json{{"error", errors[step]}, {"passes", passing}}.dump());
       ground.End(spec.name, 1);
       return;
     }
@@ -497,9 +518,9 @@ class World {
   }
 
   umbel::testing::TempDir dir_;
-  FakeClock clock_;
+  Times clock_;
   SeededRng rng_{7};
-  ObjectIds ids_{clock_, rng_};
+  ObjectIds ids_{clock_.wall, rng_};
   Options options_;
   Life life_;
   FakeGround ground_;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import httpx
 import pytest
@@ -91,30 +90,6 @@ def test_an_sla_becomes_a_logged_model(up, repository, tmp_path, say):
     wait_until("nothing is left", lambda: not up.processes(), 30)
 
 
-def test_it_goes_on_after_kills(up, repository, say):
-    name = up.submit(sla(repository))
-    for stage in ("build", "deploy", "train", "record"):
-        up.wait_for(name, {stage, "record", "done", "failed"})
-        up.kill()
-        up.start()
-    project = up.wait_for(name, {"done", "failed", "cancelled"})
-    check_result(up, project)
-
-
-def test_a_bad_sla_names_the_field(up, repository):
-    document = sla(repository)
-    document["training_configuration"]["training_rounds"] = 0
-    answer = up.request("POST", "projects", json=document)
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["errors"] == [
-        {
-            "field": "training_configuration.training_rounds",
-            "detail": "0 is not in 1 to 10000",
-        }
-    ]
-
-
 def test_only_who_has_the_token_may_ask(up):
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic eDp5"}):
         answer = httpx.get(f"{up.url}/api/v1/projects", headers=headers)
@@ -122,16 +97,3 @@ def test_only_who_has_the_token_may_ask(up):
         assert answer.headers["content-type"] == "application/problem+json"
     for file in ("accounts.json", "admin.password"):
         assert (up.state / file).stat().st_mode & 0o777 == 0o600
-
-
-def test_a_repository_without_a_model_fails_in_words(up, repository):
-    (repository / "model_manager.py").write_text("class Other:\n    pass\n")
-    git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run([*git, "commit", "--quiet", "-am", "worse"], check=True)
-    name = up.submit(sla(repository))
-    project = up.wait_for(name, {"done", "failed"})
-    assert project["stage"] == "failed"
-    assert "model_manager.py" in project["failure"] and "ModelManager" in project["failure"]
-    assert "builder" in project["failure"]
-    names = [service["name"] for service in up.get("services")["services"]]
-    assert not [each for each in names if not each.startswith(("observ", "tracking"))]

@@ -37,15 +37,6 @@ def test_learners_train_on_their_parts_of_mock_data(up, tmp_path, say):
     say(json.dumps(project["best"]))
 
 
-def test_a_tag_that_no_node_has_ends_in_words(up, repository):
-    document = sla(repository)
-    document["training_configuration"]["data_tags"] = ["nowhere"]
-    name = up.submit(document)
-    project = up.wait_for(name, {"done", "failed", "cancelled"})
-    assert project["stage"] == "failed"
-    assert re.search(r"on node-[12] has no data: .*\[nowhere\]", project["failure"])
-
-
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -20,7 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.servers import REPO
-from tests.soak import crash, exact, fuzz, native_crash, node_crash, simulation
+from tests.soak import (
+    crash,
+    exact,
+    fuzz,
+    native_crash,
+    node_crash,
+    ops_idle,
+    ops_kills,
+    ops_many,
+    simulation,
+)
 
 HEADER = """# Soak runs
 
@@ -81,6 +91,10 @@ ROWS = {
     "n2": Row("SuperNode: keys and rules", 3, pytest_row("tests/e2e/test_supernode_keys.py")),
     "n7": Row("SuperNode: kill -9 and bad networks", 50, node_crash.soak),
     "n8": Row("SuperNode: hostile apps", 3, pytest_row("tests/e2e/test_supernode_hostile.py")),
+    # Of the operations plane.
+    "ops-kills": Row("operations: kill -9 of the manager, and of each service", 30, ops_kills.soak),
+    "ops-many": Row("operations: projects at once", 20, ops_many.soak),
+    "ops-idle": Row("operations: idle, for seconds", 60, ops_idle.soak),
 }
 
 

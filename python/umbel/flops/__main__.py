@@ -40,7 +40,7 @@ def main() -> int:
     except Failed as failed:
         for sentence in failed.all:
             say(f"error: {sentence}")
-        result = {"error": str(failed), "errors": failed.all}
+        result = {"error": str(failed), "errors": failed.all, "passes": failed.passes}
     except OSError as error:  # of our own doing: a full disk, a folder that may not be written
         result = {"error": one_line(f"{arguments.command} failed: {error}")}
         say(f"error: {result['error']}")

@@ -20,6 +20,7 @@ from .words import Failed, one_line, say
 
 ARTIFACT = "logged_model_artifact"
 ALIAS = "best"
+_PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 _OF_CODE = {"flops-utils", "datasets", "pyarrow", "pillow"}  # what the repository's modules import
 _FLAVOR_ARGUMENT = {
     "sklearn": "sk_model",
@@ -58,7 +59,9 @@ def run(
         return _Log(mlflow, tracking, run_id, name).run(source, flavor, arrays, metrics)
     except (MlflowException, requests.RequestException) as error:
         reason = one_line(umbel_model.described(error), 300)
-        raise Failed(f"logging the model at {tracking} failed: {reason}") from None
+        # MLflow's client says so of a server that it cannot reach, too.
+        passes = getattr(error, "error_code", "INTERNAL_ERROR") in _PASSING
+        raise Failed(f"logging the model at {tracking} failed: {reason}", passes=passes) from None
 
 
 def read(parameters: Path) -> list[np.ndarray]:

@@ -9,10 +9,14 @@ from typing import Any
 
 
 class Failed(Exception):
-    """What is wrong and the way out, in one sentence; `all` has every one that was found."""
+    """What is wrong and the way out, in one sentence; `all` has every one that was found.
 
-    def __init__(self, *sentences: str):
+    passes  another time may go better: somebody else was not there
+    """
+
+    def __init__(self, *sentences: str, passes: bool = False):
         self.all = list(sentences)
+        self.passes = passes
         more = len(sentences) - 1
         super().__init__(sentences[0] + (f" (and {more} more: see the log)" if more else ""))
 
