@@ -109,6 +109,7 @@ std::string MockFile(const Options& options, const Service& service) {
 InstanceSpec BuilderSpec(const Options& options, const Project& project, const Sla& sla,
                          const Service& service) {
   InstanceSpec spec = Step(options, project, sla, service, 0, options.python, "build");
+  spec.resources.memory_bytes = options.python_memory_mb * kMegabyte;  // it holds no model
   spec.arguments.insert(spec.arguments.end(), {"--commit", project.commit, "--environments",
                                                options.state + "/environments", "--import-seconds",
                                                std::to_string(options.limits.import.count())});

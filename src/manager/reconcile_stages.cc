@@ -236,8 +236,7 @@ Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
     const StepEnd end = EndOfStep(project, *builder, 0, "build");
     if (!end.done) {
       const Instance* instance = FindInstance(*builder, 0);
-      if (instance->state == InstanceState::kWaiting)
-        return Wait(project, fmt::format("for room for {}: {}", instance->name, instance->detail));
+      if (const std::string why = WhoHasNoRoom(project); !why.empty()) return Wait(project, why);
       if (Overdue(project, p_.options.limits.build, SinceWhen(*instance)))
         return FailProject(project, fmt::format("{} on {} was not done after {} s", instance->name,
                                                 instance->node, p_.options.limits.build.count()));
@@ -268,6 +267,7 @@ Reconciler::Moved Reconciler::StepBuild(Project& project, const Sla& sla) {
     const StepEnd end = EndOfStep(project, *model, 0, "initial");
     if (!end.done) {
       const Instance* instance = FindInstance(*model, 0);
+      if (const std::string why = WhoHasNoRoom(project); !why.empty()) return Wait(project, why);
       if (Overdue(project, p_.options.limits.build, SinceWhen(*instance)))
         return FailProject(project,
                            fmt::format("{} on {} gave no initial model in {} s", instance->name,
@@ -375,6 +375,15 @@ bool Reconciler::IsItsTurn(const Project& project) const {
   return true;
 }
 
+std::string Reconciler::WhoHasNoRoom(const Project& project) const {
+  for (const Kind kind : {Kind::kBuilder, Kind::kModel, Kind::kAggregator, Kind::kLearner})
+    if (const Service* service = FindService(kind, project))
+      for (const Instance* instance : InstancesOf(*service))
+        if (instance->state == InstanceState::kWaiting)
+          return fmt::format("for room for {}: {}", instance->name, instance->detail);
+  return "";
+}
+
 Reconciler::Moved Reconciler::StepDeploy(Project& project, const Sla& sla) {
   if (!FindService(Kind::kAggregator, project)) {
     if (!IsItsTurn(project)) return Wait(project, "for its turn");
@@ -386,16 +395,14 @@ Reconciler::Moved Reconciler::StepDeploy(Project& project, const Sla& sla) {
   if (moved) return true;
   UMBEL_ASSIGN(const bool failed, CheckActors(project));
   if (failed) return true;
+  if (const std::string why = WhoHasNoRoom(project); !why.empty()) return Wait(project, why);
   WallTime since{};
   std::string last;
   for (const Kind kind : {Kind::kAggregator, Kind::kLearner}) {
     const Service* service = FindService(kind, project);
     if (!service) continue;
-    for (const Instance* instance : InstancesOf(*service)) {
-      if (instance->state == InstanceState::kWaiting)
-        return Wait(project, fmt::format("for room for {}: {}", instance->name, instance->detail));
+    for (const Instance* instance : InstancesOf(*service))
       since = std::max(since, SinceWhen(*instance));
-    }
   }
   if (Overdue(project, p_.options.limits.deploy, since)) {
     if (const Service* learners = FindService(Kind::kLearner, project))
@@ -490,7 +497,10 @@ Reconciler::Moved Reconciler::StepRecord(Project& project, const Sla& sla) {
       return BeginStep(project, "log", *model, LogSpec(p_.options, project, sla, *model, wish), 1);
     }
     const StepEnd end = EndOfStep(project, *model, 1, "log");
-    if (!end.done) return Wait(project, "for the model to be logged");
+    if (!end.done) {
+      const std::string why = WhoHasNoRoom(project);
+      return Wait(project, why.empty() ? "for the model to be logged" : why);
+    }
     if (!end.error.empty()) return AfterFailure(project, *model, "log", end);
     json facts = json::parse(end.json);
     facts["run_id"] = *run;

@@ -194,8 +194,12 @@ Reconciler::Moved Reconciler::StepTrain(Project& project, const Sla& sla) {
       [&peers, address = actors.address, run = project.run_id, after = project.watched](
           std::stop_token stop) { return peers.Watch(address, run, after, stop); },
       kNoLimit);
-  if (!seen)
-    return Wait(project, fmt::format("for round {} of {}", project.watched / 2 + 1, sla.rounds));
+  if (!seen) {
+    const std::string why = WhoHasNoRoom(project);
+    return Wait(
+        project,
+        why.empty() ? fmt::format("for round {} of {}", project.watched / 2 + 1, sla.rounds) : why);
+  }
   if (!seen->ok()) {
     ForgetRun(project);
     return FailProject(project, (*seen).error().message);

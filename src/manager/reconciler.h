@@ -116,6 +116,8 @@ class Reconciler {
   };
   Moved EnsureActors(Project& project, const Sla& sla, uint32_t learners, Actors* actors);
   std::string WhyNoRoom(const Project& project, const Sla& sla);
+  /// "for room for NAME: …": of what has no node, or none any more; "": all have theirs.
+  std::string WhoHasNoRoom(const Project& project) const;
   bool IsItsTurn(const Project& project) const;
   Moved CheckActors(Project& project);
   /// A Python step's result, once there: the JSON it wrote.

@@ -218,6 +218,45 @@ TEST(Reconciler, NoPlaceIsAStatusNotAFailure) {
   ExpectHas(world.Find(id)->waiting, ("FLOps-learner"));
 }
 
+TEST(Reconciler, ALearnerWhoseNodeIsLostGoesToAnother) {
+  World world;
+  world.rounds.visible = 1;
+  const std::string id = world.Submit();
+  world.Settle();
+  ASSERT_EQ(world.Find(id)->stage, Stage::kTrain);
+  world.ground().SetUp("node-2", false);
+  world.Settle();
+  for (const auto& status : world.ground().List()) {
+    if (!status.name.starts_with("flearner")) continue;
+    EXPECT_EQ(status.node, "node-1");
+  }
+  // With the other one it has nowhere to go, and says so as long as that is so.
+  world.ground().SetUp("node-1", false);
+  SettleFor(world, 1);
+  EXPECT_EQ(world.Find(id)->stage, Stage::kTrain);
+  ExpectHas(world.Find(id)->waiting, "for room for flearner");
+  ExpectHas(world.Find(id)->waiting, "node-1 is down");
+  ExpectHas(world.Find(id)->waiting, "node-2 is down");
+  world.ground().SetUp("node-1", true);
+  world.rounds.visible = 100;
+  SettleFor(world, 2);
+  ExpectDone(world, id);
+}
+
+TEST(Reconciler, NodesThatStayLostEndTheRoundsInWords) {
+  World world;
+  world.rounds.visible = 1;
+  const std::string id = world.Submit();
+  world.Settle();
+  for (const char* node : {"node-1", "node-2"}) world.ground().SetUp(node, false);
+  SettleFor(world, 1);
+  world.clock().Advance(world.options().limits.round + std::chrono::hours(1));
+  world.Settle();
+  EXPECT_EQ(world.Find(id)->stage, Stage::kFailed);
+  ExpectHas(world.Find(id)->failure, "node-2 is down");
+  EXPECT_EQ(world.OnGround(), (Names{"tracking"}));
+}
+
 TEST(Reconciler, ProjectsTakeTurnsWhereThereIsLittleRoom) {
   auto nodes = FakeGround::DefaultNodes();
   for (auto& node : nodes) node.capacity = {1'500'000'000, 4000, uint64_t{1} << 40};
