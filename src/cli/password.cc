@@ -76,10 +76,11 @@ Result<std::string> ReadPassword(const std::string& file, const std::string& pro
   const auto show = [&terminal](const std::string& text) {
     return ::write(terminal.get(), text.data(), text.size()) >= 0;
   };
-  static_cast<void>(show(prompt + ": "));
   std::string line;
   {
+    // First: who types at once, as programs do, is not shown, and nothing of it is thrown away.
     const Hidden hidden(terminal.get());
+    static_cast<void>(show(prompt + ": "));
     char byte = 0;
     while (line.size() < kFileMax && ::read(terminal.get(), &byte, 1) == 1 && byte != '\n')
       line.push_back(byte);

@@ -72,6 +72,12 @@ Result<toml::table> ParseToml(const std::string& text, const std::string& path) 
 std::optional<int> Parse(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& end) {
+    // A word that is no subcommand is the reason why one is missing.
+    const std::vector<std::string> left = app.remaining();
+    if (!left.empty() && app.get_subcommands().empty() && app.get_require_subcommand_min() > 0)
+      return app.exit(CLI::ExtrasError(left)) == 0 ? 0 : kBadUsage;
+    return app.exit(end) == 0 ? 0 : kBadUsage;
   } catch (const CLI::ParseError& end) {
     return app.exit(end) == 0 ? 0 : kBadUsage;
   }

@@ -154,7 +154,7 @@ Result<std::string> DataServer(const Values& v, const std::string& own) {
 Result<std::string> SocketsFolder(const std::string& state,
                                   const std::vector<orchestrator::Node>& nodes) {
   std::string folder = state + "/sockets";
-  size_t longest = 0;
+  size_t longest = std::string_view("node-0").size();  // as the ground calls its own
   for (const auto& node : nodes) longest = std::max(longest, node.name.size());
   const auto fits = [&] {
     return dataset::LearnerSocketsFit(folder + std::string(longest + 1, '/'));

@@ -25,8 +25,9 @@ class CustomerServicesTest : public ::testing::Test {
     Service service;
     EXPECT_TRUE(world_.store()
                     .Write([&](Connection& db) -> Status {
-                      UMBEL_ASSIGN(service, EnsureTrackingService(db, ids_, customer,
-                                                                  world_.clock().Now(), kPort));
+                      UMBEL_ASSIGN(service,
+                                   EnsureTrackingService(db, ids_, customer,
+                                                         world_.clock().wall.Now(), kPort));
                       return {};
                     })
                     .ok());
@@ -44,7 +45,7 @@ class CustomerServicesTest : public ::testing::Test {
                     .Write([&](Connection& db) -> Status {
                       UMBEL_ASSIGN(service, AddCustomerService(db, ids_,
                                                                {Kind::kMock, service.id, "alice",
-                                                                world_.clock().Now(), 0}));
+                                                                world_.clock().wall.Now(), 0}));
                       return {};
                     })
                     .ok());
@@ -66,7 +67,7 @@ class CustomerServicesTest : public ::testing::Test {
 
   SeededRng rng_{3};
   World world_;
-  ObjectIds ids_{world_.clock(), rng_};
+  ObjectIds ids_{world_.clock().wall, rng_};
 };
 
 TEST_F(CustomerServicesTest, ATrackingServerIsMadeOnce) {

@@ -358,7 +358,9 @@ class ManagerImpl final : public Manager {
     const Instance& instance = view.instances.front();
     switch (instance.state) {
       case InstanceState::kWaiting:
-        return fmt::format("{} waits for a place: {}", name, instance.detail);
+        return instance.detail.empty()
+                   ? name + " is about to be started"
+                   : fmt::format("{} waits for a place: {}", name, instance.detail);
       case InstanceState::kFailed:
       case InstanceState::kCompleted:
         return fmt::format("{} has ended: {}; `umbel logs {}` tells more", name, instance.detail,

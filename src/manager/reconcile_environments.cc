@@ -60,7 +60,7 @@ bool Reconciler::SweepsEnvironments() { return p_.jobs.Has(kJob); }
 
 Reconciler::Moved Reconciler::DropEnvironments() {
   const auto days = std::chrono::days(p_.options.environment_days);
-  if (days.count() == 0 || (!SweepsEnvironments() && Now() < next_sweep_)) return false;
+  if (days.count() == 0 || (!SweepsEnvironments() && Timer() < next_sweep_)) return false;
   std::vector<std::string> used;
   for (const Project& project : view_.projects) {
     // A builder may be about to take one that is there.
@@ -73,8 +73,8 @@ Reconciler::Moved Reconciler::DropEnvironments() {
        days](std::stop_token stop) -> Result<size_t> {
     return Sweep(folder, used, now, now - days, stop);
   };
-  if (p_.jobs.Run<size_t>(kJob, work)) next_sweep_ = Now() + kSweepEvery;
-  LookAgainAt(next_sweep_ > Now() ? next_sweep_ : Now() + kSweepEvery);
+  if (p_.jobs.Run<size_t>(kJob, work)) next_sweep_ = Timer() + kSweepEvery;
+  LookAgainAt(next_sweep_ > Timer() ? next_sweep_ : Timer() + kSweepEvery);
   return false;
 }
 

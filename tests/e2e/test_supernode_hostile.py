@@ -15,7 +15,7 @@ from tests.harness.federation import Federation, edited_fab, umbel_node
 from tests.harness.servers import REPO, start_server, wait_until
 
 HOSTILE = REPO / "tests" / "apps" / "hostile"
-TIME, MEMORY, PROCESSES, OUTPUT = 3, 300, 24, 1  # s, MiB, processes, MiB
+TIME, MEMORY, PROCESSES, OUTPUT = 6, 300, 24, 1  # s, MiB, processes, MiB
 SLACK_SECONDS = 20  # of a busy machine, and of a new process's imports; not a heartbeat's 60
 LIMITS = ("--limit-time", TIME, "--limit-output", OUTPUT, "--limit-memory", MEMORY)
 LIMITS += ("--limit-processes", PROCESSES)

@@ -55,7 +55,7 @@ def test_every_command_tells_how_it_is_used(umbel_bin):
         assert done.returncode == 0 and "Examples:\n  umbel " in done.stdout, command
         if command != "up":
             assert "--json" in done.stdout, command
-        assert f"  {command} " in subprocess.run([umbel_bin], capture_output=True, text=True).stderr
+        assert f"  {command} " in subprocess.run([umbel_bin], capture_output=True, text=True).stdout
 
 
 def test_scripts_get_json_and_people_words(doors, tmp_path):

@@ -166,11 +166,13 @@ class Up:
     @contextlib.contextmanager
     def held(self, project: str):
         """Learners of digits that come to train wait meanwhile."""
-        file = self.state / "projects" / project / "hold"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        homes = [self.state / "projects" / project / f"learner-{i}" / "home" for i in range(2)]
+        for home in homes:
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "hold").touch()
         yield
-        file.unlink()
+        for home in homes:
+            (home / "hold").unlink()
 
     def keepers(self) -> dict[str, psutil.Process]:
         """By the name of the instance that each keeps."""

@@ -84,8 +84,6 @@ ROWS = {
     "10": Row("native rounds: kill -9 of the SuperLink", 100, native_crash.soak),
     "11": Row("hostile updates", 3, pytest_row("tests/e2e/test_native_hostile.py")),
     "13": Row("simulated rounds", 10_000, simulation.soak),
-    # Of the operations plane.
-    "o10": Row("schemathesis on both REST doors", 1, pytest_row("tests/ops/test_fuzz.py")),
     # Of the SuperNode.
     "n1": Row("SuperNode: pairings", 1, pytest_row("tests/e2e/test_supernode_pairings.py")),
     "n2": Row("SuperNode: keys and rules", 3, pytest_row("tests/e2e/test_supernode_keys.py")),
@@ -94,6 +92,8 @@ ROWS = {
     # Of the operations plane.
     "ops-kills": Row("operations: kill -9 of the manager, and of each service", 30, ops_kills.soak),
     "ops-many": Row("operations: projects at once", 20, ops_many.soak),
+    "ops-doors": Row("operations: schemathesis on both REST doors", 1,
+                     pytest_row("tests/ops/test_fuzz.py")),
     "ops-idle": Row("operations: idle, for seconds", 60, ops_idle.soak),
 }
 

@@ -696,14 +696,14 @@ TEST(LocalGround, WhoFollowsALogIsWokenByIt) {
   const auto ground = MustOpen(OptionsFor(folder.path() + "/ground"));
   ASSERT_TRUE(ground->Apply(Shell("a.0", "while sleep 0.02; do echo more; done")).ok());
   uint64_t offset = 0;
-  for (int i = 0; i < 3; ++i) {
+  for (int grown = 0; grown < 3;) {
     const auto reader = std::make_shared<Changes>();
     ASSERT_TRUE(ground->WatchLog("a.0", reader));
-    // No status changes: it is the log that wakes.
+    // No status changes: it is the log that wakes, perhaps when it is only made.
     ASSERT_TRUE(reader->Until([&] { return reader->count() > 0; }));
     const auto part = ground->Logs("a.0", offset, 1 << 20);
     ASSERT_TRUE(part.ok());
-    EXPECT_GT(part->next, std::exchange(offset, part->next)) << "and there is more of it";
+    grown += part->next > std::exchange(offset, part->next) ? 1 : 0;
   }
   EXPECT_FALSE(ground->WatchLog("b.0", std::make_shared<Changes>()));
   EXPECT_TRUE(ground->Shutdown().ok());

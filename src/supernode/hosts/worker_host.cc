@@ -152,16 +152,15 @@ class WorkerHost final : public Host {
   }
 
  private:
-  std::vector<std::shared_ptr<WorkerProcess>> All() const {
-    std::vector<std::shared_ptr<WorkerProcess>> all;
-    if (idle_) all.push_back(idle_);
+  std::set<std::shared_ptr<WorkerProcess>> All() const {
+    std::set<std::shared_ptr<WorkerProcess>> all = single_use_;
+    if (idle_) all.insert(idle_);
     for (const auto& [hash, app] : apps_) {
-      if (app.server) all.push_back(app.server);
-      all.insert(all.end(), app.spares.begin(), app.spares.end());
+      if (app.server) all.insert(app.server);
+      all.insert(app.spares.begin(), app.spares.end());
     }
     for (const auto& [series, resident] : residents_)
-      if (resident.seat.worker->alive()) all.push_back(resident.seat.worker);
-    all.insert(all.end(), single_use_.begin(), single_use_.end());
+      if (resident.seat.worker->alive()) all.insert(resident.seat.worker);
     return all;
   }
 

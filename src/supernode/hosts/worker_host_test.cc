@@ -241,7 +241,7 @@ class WorkerHostTest : public ::testing::Test {
     std::pair<pid_t, pid_t> pids{0, 0};
     std::ifstream(path) >> pids.first >> pids.second;
     std::filesystem::remove(path);
-    UMBEL_CHECK(pids.first > 1 && pids.second > 1);
+    UMBEL_CHECK(pids.first > 1 && pids.second > 0);  // 1: the first of a namespace
     return pids;
   }
   /// Stays: the host refers to a job for as long as it runs.

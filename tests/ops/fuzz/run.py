@@ -16,9 +16,14 @@ SCHEMATHESIS = REPO / ".venv-schemathesis" / "bin" / "schemathesis"
 
 
 def schemathesis(url: str, document: str, folder: Path, *more: str) -> str:
-    """Its report, if all its checks passed; else AssertionError with it."""
+    """Its report, if all its checks passed; else AssertionError with it.
+
+    That what fits the schema is taken is not checked: a schema cannot say that min_fit_clients is at
+    most min_available_clients, or which addresses git knows.
+    """
     command = [
-        str(SCHEMATHESIS), "run", url + document, "--checks", "all", "--workers", "1", "--no-color",
+        str(SCHEMATHESIS), "run", url + document, "--checks", "all",
+        "--exclude-checks", "positive_data_acceptance", "--workers", "1", "--no-color",
         "--generation-database", "none", "--continue-on-failure", "--warnings", "off", *more,
     ]  # fmt: skip
     environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.ops.fuzz.hooks", "PYTHONPATH": str(REPO)}
