@@ -14,8 +14,10 @@ from tests.ops.conftest import sla
 from tests.ops.up import Up
 
 MEGABYTES = 400
-FULL = re.compile("No space left on device|disk is full|disk I/O error")
+FULL = re.compile("No space left on device|disk is full|disk I/O error|the store cannot keep up")
 ENDED = {"done", "failed", "cancelled"}
+SOAK = os.environ.get("UMBEL_SOAK", "") not in ("", "0")
+pytestmark = pytest.mark.skipif(not SOAK, reason="slow: ./run soak ops-disk")
 
 
 @pytest.fixture

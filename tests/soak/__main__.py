@@ -92,6 +92,7 @@ ROWS = {
     # Of the operations plane.
     "ops-kills": Row("operations: kill -9 of the manager, and of each service", 30, ops_kills.soak),
     "ops-many": Row("operations: projects at once", 20, ops_many.soak),
+    "ops-disk": Row("operations: a full disk", 1, pytest_row("tests/ops/test_full_disk.py")),
     "ops-doors": Row("operations: schemathesis on both REST doors", 1,
                      pytest_row("tests/ops/test_fuzz.py")),
     "ops-idle": Row("operations: idle, for seconds", 60, ops_idle.soak),
