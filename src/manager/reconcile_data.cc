@@ -116,11 +116,12 @@ Reconciler::Moved Reconciler::EnsureMocks() {
   return false;
 }
 
-/// What has come of a learner's data so far, by its row:
-///   no part                    its node's data is dealt, or it takes a part of the deal that is
-///   free a part on another node     it has moved: the part is given back a part, but of a deal
-///   that is too small for those who came: it begins anew, and the data of its
-///                              node is dealt among all that are there
+/// What is next for a learner's data, by its row:
+/// - no part: its node's data is dealt, or it takes a part of that deal that is free;
+/// - a part on another node: it has moved, and the part is given back;
+/// - a part of a deal that is too small for those who came: it begins anew, and the data of its
+///   node is dealt among all that are there.
+///
 /// A learner connects when its part's socket is there, so none trains on rows of another.
 Reconciler::Moved Reconciler::EnsureShares(Project& project, const Sla& sla, bool* shared) {
   *shared = true;

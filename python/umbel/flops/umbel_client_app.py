@@ -1,7 +1,7 @@
 """The ClientApp of a FLOps repository: its ModelManager, trained and evaluated round after round.
 
 One ModelManager, with its data, lives as long as the process: whoever hosts this app keeps that
-(`umbel supernode --hosting resident`), or every round loads the data anew.
+(`umbel supernode --clientapp-host resident`), or every round loads the data anew.
 """
 
 from __future__ import annotations
