@@ -152,6 +152,12 @@ Result<uint64_t> Request::Number(std::string_view key, uint64_t otherwise, uint6
   return value;
 }
 
+Rest::Handle Rest::Always(Answer answer) {
+  return [answer = std::move(answer)](Exchange&, const Request&) -> http::Task<Result<Answer>> {
+    co_return answer;
+  };
+}
+
 Result<std::unique_ptr<Rest>> Rest::Start(const Options& options, std::vector<Route> routes,
                                           Refuse refuse) {
   auto rest = std::make_unique<RestImpl>(std::move(routes), std::move(refuse));

@@ -59,6 +59,8 @@ class Rest {
     std::string_view path;  // "/api/v1/projects/{project}": what is in braces may be anything
     Handle handle;
   };
+  /// The same answer for everybody.
+  static Handle Always(Answer answer);
   /// An error in the door's own form.
   using Refuse = std::function<Answer(const Error&)>;
 

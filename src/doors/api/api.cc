@@ -6,6 +6,7 @@
 #include "doors/api/openapi.h"
 #include "doors/api/views.h"
 #include "doors/customers.h"
+#include "doors/known.h"
 #include "doors/rest.h"
 #include "manager/sla.h"
 
@@ -62,23 +63,13 @@ class ApiImpl final : public Api {
   using Act = Task<Result<Answer>> (ApiImpl::*)(Exchange&, const Request&, const Account&);
 
   /// For whom has a token.
-  Rest::Handle Known(Act act) {
-    return [this, act](Exchange& exchange, const Request& request) -> Task<Result<Answer>> {
-      UMBEL_CO_ASSIGN(const Account who, accounts_.Who(BearerOf(exchange)));
-      co_return co_await (this->*act)(exchange, request, who);
-    };
-  }
+  Rest::Handle Known(Act act) { return ForKnown(accounts_, this, act); }
 
   /// As openapi.json has them.
   std::vector<Rest::Route> Routes() {
-    const auto open = [](Answer answer) -> Rest::Handle {
-      return [answer = std::move(answer)](Exchange&, const Request&) -> Task<Result<Answer>> {
-        co_return answer;
-      };
-    };
     return {
-        {"GET", "/health", open(Keyed("status", "ok"))},
-        {"GET", "/api/v1/openapi.json", open(Answer(std::string(OpenApi())))},
+        {"GET", "/health", Rest::Always(Keyed("status", "ok"))},
+        {"GET", "/api/v1/openapi.json", Rest::Always(Answer(std::string(OpenApi())))},
         {"POST", "/api/v1/login", [this](Exchange& e, const Request&) { return LogIn(e); }},
         {"POST", "/api/v1/renew", [this](Exchange& e, const Request&) { return Renew(e); }},
         {"GET", "/api/v1/version", Known(&ApiImpl::Version)},

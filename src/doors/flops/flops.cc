@@ -6,6 +6,7 @@
 #include "doors/api/views.h"
 #include "doors/customers.h"
 #include "doors/flops/openapi.h"
+#include "doors/known.h"
 #include "doors/rest.h"
 #include "manager/sla.h"
 
@@ -62,25 +63,15 @@ class FlopsImpl final : public Flops {
   using Act = Task<Result<Answer>> (FlopsImpl::*)(Exchange&, const Request&, const Account&);
 
   /// For whom has a token.
-  Rest::Handle Known(Act act) {
-    return [this, act](Exchange& exchange, const Request& request) -> Task<Result<Answer>> {
-      UMBEL_CO_ASSIGN(const Account who, accounts_.Who(BearerOf(exchange)));
-      co_return co_await (this->*act)(exchange, request, who);
-    };
-  }
+  Rest::Handle Known(Act act) { return ForKnown(accounts_, this, act); }
 
   /// FLOps's five routes, and what is missing there; as openapi.json has them, which is where
   /// FLOps's own server has its description.
   std::vector<Rest::Route> Routes() {
-    const auto open = [](Answer answer) -> Rest::Handle {
-      return [answer = std::move(answer)](Exchange&, const Request&) -> Task<Result<Answer>> {
-        co_return answer;
-      };
-    };
     using manager::Manager;
     return {
-        {"GET", "/", open(Message("ok"))},
-        {"GET", "/openapi/openapi.json", open(Answer(Description()))},
+        {"GET", "/", Rest::Always(Message("ok"))},
+        {"GET", "/openapi/openapi.json", Rest::Always(Answer(Description()))},
         {"POST", "/api/flops/projects", Known(&FlopsImpl::Submit)},
         {"GET", "/api/flops/projects", Known(&FlopsImpl::ListProjects)},
         {"GET", "/api/flops/projects/{project}", Known(&FlopsImpl::ShowProject)},

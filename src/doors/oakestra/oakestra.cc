@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "doors/api/views.h"
+#include "doors/known.h"
 #include "doors/oakestra/views.h"
 #include "doors/rest.h"
 
@@ -49,12 +50,7 @@ class OakestraImpl final : public Oakestra {
   using Act = Task<Result<Answer>> (OakestraImpl::*)(Exchange&, const Request&, const Account&);
 
   /// For whom has a token. Oakestra shows its clusters to anybody; we do to whoever is known.
-  Rest::Handle Known(Act act) {
-    return [this, act](Exchange& exchange, const Request& request) -> Task<Result<Answer>> {
-      UMBEL_CO_ASSIGN(const Account who, accounts_.Who(BearerOf(exchange)));
-      co_return co_await (this->*act)(exchange, request, who);
-    };
-  }
+  Rest::Handle Known(Act act) { return ForKnown(accounts_, this, act); }
 
   std::vector<Rest::Route> Routes() {
     const Rest::Handle refused = Known(&OakestraImpl::NotOurs);
