@@ -39,8 +39,12 @@ Task<Result<std::shared_ptr<const RunInfo>>> Apps::Ask(FleetClient& fleet, NodeI
   info->run_id = run_id;
   info->series_id = SeriesId{run.series_id()};
   UMBEL_CO_ASSIGN(FabReply fab, co_await fleet.GetFab(node, run_id, run.fab_hash()));
-  auto work = [this, &fab, wanted = run.fab_hash()]() mutable {
-    return Install(std::move(fab), wanted);
+  auto work = [this, &fab, wanted = run.fab_hash()]() -> Result<std::shared_ptr<const App>> {
+    const Digest hash = tensor::Sha256Of(fab.content);
+    if (hash.Hex() != wanted)
+      return Fail(Code::kDataLoss,
+                  fmt::format("get-fab: asked for {}, got {}", wanted.substr(0, 80), hash.Hex()));
+    return Install(std::move(fab), hash);
   };
   UMBEL_CO_ASSIGN(info->app, co_await http::RunOn(pool_, std::move(work)));
   auto config = flower::ReadFab(info->app->content);
@@ -56,17 +60,13 @@ Task<Result<std::shared_ptr<const App>>> Apps::FromFile(const std::string& path)
   auto work = [this, path]() -> Result<std::shared_ptr<const App>> {
     FabReply fab;
     UMBEL_ASSIGN(fab.content, ReadFile(path, kFabMax));
-    const std::string hash = tensor::Sha256Of(fab.content).Hex();
+    const Digest hash = tensor::Sha256Of(fab.content);
     return Install(std::move(fab), hash);
   };
   co_return co_await http::RunOn(pool_, std::move(work));
 }
 
-Result<std::shared_ptr<const App>> Apps::Install(FabReply fab, const std::string& wanted) const {
-  const Digest hash = tensor::Sha256Of(fab.content);
-  if (hash.Hex() != wanted)
-    return Fail(Code::kDataLoss,
-                fmt::format("get-fab: asked for {}, got {}", wanted.substr(0, 80), hash.Hex()));
+Result<std::shared_ptr<const App>> Apps::Install(FabReply fab, const Digest& hash) const {
   const auto refused = [](const Error& why) {
     return Fail(Code::kPermissionDenied, why.message, kRefusedFab);
   };

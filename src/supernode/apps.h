@@ -48,7 +48,8 @@ class Apps {
 
  private:
   Task<Result<std::shared_ptr<const RunInfo>>> Ask(FleetClient& fleet, NodeId node, RunId run_id);
-  Result<std::shared_ptr<const App>> Install(FabReply fab, const std::string& wanted) const;
+  /// hash  of its content.
+  Result<std::shared_ptr<const App>> Install(FabReply fab, const Digest& hash) const;
 
   const std::string root_;
   const std::optional<gid_t> readable_by_;

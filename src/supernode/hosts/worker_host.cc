@@ -92,7 +92,7 @@ class WorkerHost final : public Host {
   Task<Status> Preload(std::shared_ptr<const App> app) override {
     if (stopping_) co_return Fail(Code::kCancelled, "stopping");
     ++background_;
-    const Status loaded = co_await LoadAhead(WorkersOf(app));
+    const Status loaded = co_await LoadAhead(WorkersOf(app), RunId{});
     --background_;
     bell_.Ring();
     co_return loaded;
@@ -220,9 +220,9 @@ class WorkerHost final : public Host {
     return entry->second;
   }
 
-  Task<Status> LoadAhead(AppWorkers& app) {
+  Task<Status> LoadAhead(AppWorkers& app, RunId run_id) {
     ++app.jobs;
-    const auto loaded = co_await Loaded(app, RunId{});
+    const auto loaded = co_await Loaded(app, run_id);
     --app.jobs;
     if (!loaded.ok()) co_return Fail(loaded.error());
     if (!loaded->ok) co_return Fail(Code::kFailedPrecondition, loaded->reason);
@@ -239,9 +239,7 @@ class WorkerHost final : public Host {
     AppWorkers& app = WorkersOf(run->app);
     // One that stays for the series is all it needs: what an app holds may be large.
     if (resident_ && Seated(run->series_id)) co_return;
-    ++app.jobs;
-    if (!app.server && app.spares.empty()) static_cast<void>(co_await Loaded(app, run->run_id));
-    --app.jobs;
+    if (!app.server && app.spares.empty()) static_cast<void>(co_await LoadAhead(app, run->run_id));
   }
 
   /// What an app's load came to; afterwards `server` or a spare is there if it went well.
